@@ -1,0 +1,254 @@
+"""Video files: what they hold (`probe`) and their frames, scaled, with true times (`decode`).
+
+Through ffmpeg's libraries (PyAV). docs/design.md says why not through its command line, with the measurement.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import av.logging
+import numpy as np
+from av.video.frame import VideoFrame
+from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
+
+from ingest.errors import VideoError
+
+VIDEO_SUFFIXES = frozenset(
+    ".mp4 .mkv .webm .avi .mov .m4v .mpg .mpeg .mpeg-4 .wmv .flv .ts .m2ts .mts .3gp .ogv .vob .asf .gif".split()
+)
+
+Planes = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Y, U, V of one frame, uint8, full range, 4:2:0: (H, W) and twice (ceil(H/2), ceil(W/2))."""
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What the container says of the default video stream, with rotation not yet applied. `num_frames` 0: unknown."""
+
+    container: str
+    stream: int
+    codec: str
+    pixel_format: str
+    width: int
+    height: int
+    fps: float
+    duration_s: float
+    num_frames: int
+    sample_aspect: str
+
+
+class Video:
+    """One opened video file. The stream is the one ffmpeg takes for the default: by disposition, then by size.
+
+    Raises: VideoError with reason `empty file`, `not a video` or `no video stream`.
+    """
+
+    def __init__(self, path: Path, *, num_threads: int = 1) -> None:
+        self.path = path
+        if path.stat().st_size == 0:
+            raise VideoError("empty file", "the file has zero bytes")
+        av.logging.set_level(av.logging.ERROR)  # Else PyAV drops what ffmpeg says about a broken file.
+        try:
+            # "file:" keeps ffmpeg from reading a colon in the name as a protocol.
+            with av.logging.Capture():
+                self._container = av.open(f"file:{path}")
+        except (av.FFmpegError, ValueError) as error:
+            message = _plain(error)
+            if "moov atom not found" in message and _is_mp4(path):
+                raise VideoError("truncated", f"its index, which this file keeps at the end, is gone: {message}") from None
+            raise VideoError("not a video", f"ffmpeg cannot open it: {message}") from None
+        stream = self._container.streams.best("video")
+        if stream is None or not isinstance(stream, av.VideoStream):
+            self._container.close()
+            raise VideoError("no video stream", "the file holds no video stream (audio or data only)")
+        self._stream = stream
+        stream.codec_context.thread_count = num_threads
+        stream.codec_context.thread_type = "AUTO"
+
+    @property
+    def info(self) -> VideoInfo:
+        stream, context = self._stream, self._stream.codec_context
+        rate = stream.average_rate or stream.guessed_rate or Fraction(0)
+        return VideoInfo(
+            container=self._container.format.name,
+            stream=stream.index,
+            codec=context.codec.name,
+            pixel_format=str(context.pix_fmt),
+            width=context.width,
+            height=context.height,
+            fps=float(rate),
+            duration_s=(self._container.duration or 0) / 1e6,
+            num_frames=stream.frames,
+            sample_aspect=str(stream.sample_aspect_ratio or "1"),
+        )
+
+    def frames(self) -> Iterator[VideoFrame]:
+        """Decoded frames in presentation order.
+
+        Raises: VideoError `truncated` when the file ends before its own index does, `decode error` when the decoder
+        gives up, `no frames` when nothing came out.
+        """
+        self._refuse_truncated()
+        count = packets = 0
+        with av.logging.Capture() as log:
+            try:
+                for packet in self._container.demux(self._stream):
+                    if packet.size:
+                        packets += 1
+                        if packet.is_corrupt:
+                            raise VideoError("truncated", f"packet {packets} is cut short", count)
+                    for frame in packet.decode():
+                        yield frame
+                        count += 1
+            except (av.FFmpegError, ValueError) as error:
+                raise VideoError("decode error", _with_log(_plain(error), log), count) from None
+        if count == 0:
+            raise VideoError("no frames", _with_log("the video stream decodes to no frame at all", log))
+        if any("ended prematurely" in line[2] for line in log):
+            raise VideoError("truncated", "the file ends before the container does", count)
+        announced = self._stream.frames
+        if announced and packets < announced - _MISSING_PACKETS_ALLOWED:
+            raise VideoError("truncated", f"the container announces {announced} frames, {packets} are there", count)
+
+    def _refuse_truncated(self) -> None:
+        """Compare the sample index with the size of the file: costs nothing and finds a cut mp4 before decoding it."""
+        entries = self._stream.index_entries
+        end = max((entry.pos + entry.size for entry in entries), default=0)
+        size = self.path.stat().st_size
+        if end > size:
+            whole = sum(entry.pos + entry.size <= size for entry in entries)
+            raise VideoError(
+                "truncated", f"the index reaches to byte {end:,}, the file ends at {size:,}", frame=whole
+            )
+
+    @property
+    def start_s(self) -> Fraction:
+        """Time that players show as zero."""
+        return Fraction(self._container.start_time or 0, 1_000_000)
+
+    def close(self) -> None:
+        self._container.close()
+
+    def __enter__(self) -> Video:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+_MISSING_PACKETS_ALLOWED = 1  # Some muxers count one sample that an edit list hides.
+
+
+def probe(path: Path) -> VideoInfo:
+    """What the container of `path` says. Reads headers only. Raises: VideoError as `Video` does."""
+    with Video(path) as video:
+        return video.info
+
+
+class Clock:
+    """Presentation times in microseconds since the player's zero, strictly increasing.
+
+    A frame without a time stamp follows its predecessor at the nominal rate; a frame that claims a time before its
+    predecessor's (broken muxers) is placed one microsecond after it. AVI stores no presentation times, and what is
+    guessed for it is wrong with packed B-frames: there the decoding clock is taken, as frames leave at its pace.
+    """
+
+    def __init__(self, video: Video) -> None:
+        info = video.info
+        self._start_s = video.start_s
+        self._step_us = round(1e6 / info.fps) if info.fps > 0 else 40_000
+        self._by_dts = info.container == "avi"
+        self._last_us: int | None = None
+
+    def read(self, frame: VideoFrame) -> int:
+        ticks = frame.dts if self._by_dts else frame.pts
+        if ticks is None or frame.time_base is None:
+            now = 0 if self._last_us is None else self._last_us + self._step_us
+        else:
+            now = round((ticks * frame.time_base - self._start_s) * 1_000_000)
+        if self._last_us is not None and now <= self._last_us:
+            now = self._last_us + 1
+        self._last_us = now
+        return now
+
+
+class Scaler:
+    """Scales frames of one video to several sizes, as planes ready for a JPEG encoder; rotation applied.
+
+    Bicubic with anti-aliasing (swscale widens the kernel when it shrinks), limited range to full range and any matrix
+    to BT.601, which is what JPEG means by YUV. 10-bit and 4:4:4 sources come out as 8-bit 4:2:0.
+    """
+
+    def __init__(self, sizes: Sequence[tuple[int, int]]) -> None:
+        self.sizes = list(sizes)  # (width, height), after rotation
+        self._reformatters = [VideoReformatter() for _ in self.sizes]
+
+    def __call__(self, frame: VideoFrame) -> list[Planes]:
+        turns = quarter_turns(frame)
+        out = []
+        for (width, height), reformatter in zip(self.sizes, self._reformatters, strict=True):
+            if turns % 2:
+                width, height = height, width
+            scaled = reformatter.reformat(
+                frame,
+                width=width,
+                height=height,
+                format="yuvj420p",
+                dst_colorspace=Colorspace.ITU601,
+                dst_color_range=ColorRange.JPEG,
+                interpolation=Interpolation.BICUBIC,
+            )
+            y, u, v = (_plane(plane) for plane in scaled.planes)
+            if turns:
+                y, u, v = (np.ascontiguousarray(np.rot90(p, turns)) for p in (y, u, v))
+            out.append((y, u, v))
+        return out
+
+
+def quarter_turns(frame: VideoFrame) -> int:
+    """Quarter turns, anticlockwise, that show the frame upright (0 to 3), from its display matrix."""
+    return round(frame.rotation / 90) % 4
+
+
+def displayed_size(frame: VideoFrame) -> tuple[int, int]:
+    """Width and height in pixels of the frame as shown, after rotation."""
+    return (frame.height, frame.width) if quarter_turns(frame) % 2 else (frame.width, frame.height)
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, as hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def is_video_name(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES  # noqa: PTH122 - called once per file of large trees
+
+
+def _is_mp4(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(8)[4:] == b"ftyp"
+
+
+def _plane(plane: av.video.plane.VideoPlane) -> np.ndarray:
+    return np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)[:, : plane.width]
+
+
+def _plain(error: Exception) -> str:
+    """The error in ffmpeg's words: its code's meaning, and the line it logged, if any."""
+    words = getattr(error, "strerror", None) or str(error)
+    log = getattr(error, "log", None)
+    return f"{words} ({log[2].strip()})" if log else words
+
+
+def _with_log(message: str, log: list[tuple[int, str, str]]) -> str:
+    """`message` and ffmpeg's own last words, if it had any."""
+    words = [text.strip() for level, _, text in log if level <= av.logging.ERROR and text.strip()]
+    return message + (f" (ffmpeg: {'; '.join(dict.fromkeys(words[-3:]))})" if words else "")
