@@ -1,11 +1,11 @@
 """catalog.db: what a dataset root holds. One SQLite file (WAL), written by ingest, read by everybody.
 
-    classes(idx, name)                                           class index -> name; an index, once given, never changes
-    videos(id, class_name, video_id, source, ..., state, ...)    one row per video: pending, ok, failed or missing
-    labels(video, label, split, start_s, end_s)                  what the annotations say of a video
-    outputs(video, store, short_side, width, height, ...)        what was written for it
-    failures(id, at, class_name, video_id, reason, ...)          append-only ledger
-    runs(id, started_at, updated_at, finished_at, state, ...)    ingest runs, with progress while they go on
+classes(idx, name)                                           class index -> name; an index, once given, never changes
+videos(id, class_name, video_id, source, ..., state, ...)    one row per video: pending, ok, failed or missing
+labels(video, label, split, start_s, end_s)                  what the annotations say of a video
+outputs(video, store, short_side, width, height, ...)        what was written for it
+failures(id, at, class_name, video_id, reason, ...)          append-only ledger
+runs(id, started_at, updated_at, finished_at, state, ...)    ingest runs, with progress while they go on
 """
 
 from __future__ import annotations
@@ -132,7 +132,9 @@ class Catalog:
                 _create_tables(db)
         except OSError as error:
             raise ClipmillError(
-                f"the dataset root {root} cannot be written: {error.strerror}.", "Nothing was converted.", "Choose another ROOT."
+                f"the dataset root {root} cannot be written: {error.strerror}.",
+                "Nothing was converted.",
+                "Choose another ROOT.",
             ) from None
         except sqlite3.Error as error:
             raise ClipmillError(
@@ -158,7 +160,9 @@ class Catalog:
             db = sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=timeout_s, isolation_level=None)
             _check_version(db, path)
         except sqlite3.Error as error:
-            raise ClipmillError(f"{path} cannot be read: {error}.", "Nothing was done.", "Move it away and ingest again.") from None
+            raise ClipmillError(
+                f"{path} cannot be read: {error}.", "Nothing was done.", "Move it away and ingest again."
+            ) from None
         return cls(db, path)
 
     def close(self) -> None:
@@ -210,6 +214,14 @@ class Catalog:
             [(key.class_name, key.video_id, source, time.time()) for key, source in keys],
         )
 
+    def drop_missing(self, video_ids: set[str]) -> None:
+        """Forget that these ids were missing: files for them have been found, maybe under a longer name."""
+        gone = [
+            (i,) for i, v in self.db.execute("SELECT id, video_id FROM videos WHERE state='missing'") if v in video_ids
+        ]
+        self.db.executemany("DELETE FROM labels WHERE video = ?", gone)
+        self.db.executemany("DELETE FROM videos WHERE id = ?", gone)
+
     def finished(self) -> dict[VideoKey, tuple[str, int, int, str, int]]:
         """Videos in state ok: (source, source bytes, source mtime, settings, bytes of frames.db)."""
         rows = self.db.execute(
@@ -217,7 +229,7 @@ class Catalog:
             " (SELECT MAX(file_bytes) FROM outputs WHERE video = videos.id AND store = 'frames-db')"
             " FROM videos WHERE state = 'ok'"
         )
-        return {VideoKey(c, v): rest for c, v, *rest in rows}  # type: ignore[misc]
+        return {VideoKey(c, v): rest for c, v, *rest in rows}
 
     def record(self, record: VideoRecord) -> None:
         """Write the outcome of one video: its row, its outputs and, if it failed, a line of the ledger."""
@@ -236,7 +248,10 @@ class Catalog:
         self.db.execute("DELETE FROM outputs WHERE video = ?", (video,))
         self.db.executemany(
             "INSERT INTO outputs VALUES(?,?,?,?,?,?,?,?)",
-            [(video, o.store, o.short_side, o.width, o.height, o.num_frames, o.num_bytes, o.file_bytes) for o in r.outputs],
+            [
+                (video, o.store, o.short_side, o.width, o.height, o.num_frames, o.num_bytes, o.file_bytes)
+                for o in r.outputs
+            ],
         )
         if r.state == "failed":
             self.db.execute(
@@ -256,7 +271,9 @@ class Catalog:
         assert cursor.lastrowid is not None
         return cursor.lastrowid
 
-    def update_run(self, run: int, *, done: int, failed: int, skipped: int, frames: int, state: str = "running") -> None:
+    def update_run(
+        self, run: int, *, done: int, failed: int, skipped: int, frames: int, state: str = "running"
+    ) -> None:
         now = time.time()
         self.db.execute(
             "UPDATE runs SET updated_at=?, done=?, failed=?, skipped=?, frames=?, state=?, finished_at=? WHERE id=?",

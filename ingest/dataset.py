@@ -70,7 +70,9 @@ def dataset_status(catalog: Catalog) -> DatasetStatus:
     classes = _count_by_state(db.execute(
         "SELECT label, state, COUNT(DISTINCT videos.id) FROM labels JOIN videos ON videos.id = labels.video GROUP BY label, state"
     ).fetchall())  # fmt: skip
-    reasons = dict(db.execute("SELECT reason, COUNT(*) FROM videos WHERE state IN ('failed','missing') GROUP BY reason"))
+    reasons = dict(
+        db.execute("SELECT reason, COUNT(*) FROM videos WHERE state IN ('failed','missing') GROUP BY reason")
+    )
     levels = [
         LevelStatus(*row)
         for row in db.execute(

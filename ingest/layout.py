@@ -1,7 +1,7 @@
 """Where things lie below a dataset root, and how names become path components.
 
-    <root>/catalog.db
-    <root>/jpg/<class>/<video_id>/frames.db, n_frames
+<root>/catalog.db
+<root>/jpg/<class>/<video_id>/frames.db, n_frames
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ def encode_component(name: str) -> str:
     is taken. Raises: ClipmillError for an empty name and for one longer than a file system takes (255 bytes).
     """
     if not name:
-        raise ClipmillError("an empty name cannot be a folder", "The video was not planned.", "Give it an id or a class.")
+        raise ClipmillError(
+            "an empty name cannot be a folder", "The video was not planned.", "Give it an id or a class."
+        )
     out = "".join(f"%{ord(c):02X}" if c in "/%\\" or ord(c) < 32 or ord(c) == 127 else c for c in name)
     if out.startswith("."):
         out = "%2E" + out[1:]

@@ -83,7 +83,9 @@ class TelemetryWriter:
             "CREATE TABLE IF NOT EXISTS events(at, level, message);"
         )
         now = time.time()
-        self._set({"run": folder.name, "started_at": now, **about, "state": "running", "heartbeat_at": now, "ended_at": None})
+        self._set(
+            {"run": folder.name, "started_at": now, **about, "state": "running", "heartbeat_at": now, "ended_at": None}
+        )
         self._closing = threading.Event()
         self._beat = threading.Thread(target=self._keep_beating, name="clipmill-heartbeat", daemon=True)
         self._beat.start()
@@ -171,7 +173,9 @@ class TelemetryReader:
 
     def stages(self) -> dict[str, Stage]:
         """Sums over the run, by stage."""
-        rows = self._db.execute("SELECT stage, SUM(count) c, SUM(seconds) s, SUM(num_bytes) b FROM stages GROUP BY stage")
+        rows = self._db.execute(
+            "SELECT stage, SUM(count) c, SUM(seconds) s, SUM(num_bytes) b FROM stages GROUP BY stage"
+        )
         return {row["stage"]: Stage(row["c"], row["s"], row["b"]) for row in rows}
 
     def events(self, limit: int = 100) -> list[dict[str, Any]]:

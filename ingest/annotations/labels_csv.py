@@ -30,7 +30,9 @@ def read_labels_csv(path: Path, default_split: str = "train") -> Annotations:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise ClipmillError(f"the labels file {path} cannot be read: {error.strerror}.", "Nothing was converted.") from None
+        raise ClipmillError(
+            f"the labels file {path} cannot be read: {error.strerror}.", "Nothing was converted."
+        ) from None
     except UnicodeDecodeError as error:
         raise ClipmillError(
             f"the labels file {path} is not UTF-8 (byte {error.start}).",
@@ -79,7 +81,9 @@ def _columns(header: list[str], path: Path) -> dict[str, int]:
             raise ClipmillError(
                 f"{path}, line 1: no column {wanted!r} (or {', '.join(_HEADERS[name][1:])}); the columns are {', '.join(header) or 'none'}.",
                 "Nothing was converted.",
-                f"Did you mean to call {near[0]!r} {wanted!r}?" if near else "Add the header label,youtube_id,time_start,time_end,split.",
+                f"Did you mean to call {near[0]!r} {wanted!r}?"
+                if near
+                else "Add the header label,youtube_id,time_start,time_end,split.",
             )
     return columns
 
@@ -87,19 +91,25 @@ def _columns(header: list[str], path: Path) -> dict[str, int]:
 def _row(cells: list[str], columns: dict[str, int], width: int, path: Path, line: int, default_split: str) -> LabelRow:
     if len(cells) < width:
         raise ClipmillError(
-            f"{path}, line {line}: {len(cells)} fields where the header has {width}.", "Nothing was converted.", "Mend that line."
+            f"{path}, line {line}: {len(cells)} fields where the header has {width}.",
+            "Nothing was converted.",
+            "Mend that line.",
         )
     text = {name: cells[column].strip() for name, column in columns.items()}
     for name in _REQUIRED:
         if not text[name]:
-            raise ClipmillError(f"{path}, line {line}: the {name} is empty.", "Nothing was converted.", "Mend that line.")
+            raise ClipmillError(
+                f"{path}, line {line}: the {name} is empty.", "Nothing was converted.", "Mend that line."
+            )
     times: dict[str, float | None] = {}
     for name in ("start_s", "end_s"):
         try:
             times[name] = float(text[name]) if text.get(name) else None
         except ValueError:
             raise ClipmillError(
-                f"{path}, line {line}: {text[name]!r} is not a time in seconds.", "Nothing was converted.", "Mend that line."
+                f"{path}, line {line}: {text[name]!r} is not a time in seconds.",
+                "Nothing was converted.",
+                "Mend that line.",
             ) from None
     split = text.get("split", "").lower() or default_split
     return LabelRow(text["video_id"], text["label"], SPLITS.get(split, split), times["start_s"], times["end_s"], line)

@@ -58,8 +58,13 @@ def plan_levels(width: int, height: int, short_sides: Sequence[int]) -> list[Lev
     for short_side in sorted({min(side, own) for side in short_sides}, reverse=True):
         w = short_side if width <= height else max(1, round(width * short_side / height))
         h = short_side if height <= width else max(1, round(height * short_side / width))
-        levels.append(Level(short_side, w, h, f"Images_{short_side}" if levels else "Images"))
+        levels.append(Level(short_side, w, h, level_table(short_side, first=not levels)))
     return levels
+
+
+def level_table(short_side: int, *, first: bool) -> str:
+    """Name of a level's table: the first (largest) has the historical name."""
+    return "Images" if first else f"Images_{short_side}"
 
 
 class FramesDbWriter:
@@ -150,7 +155,9 @@ class FramesDbWriter:
     def __enter__(self) -> FramesDbWriter:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._db.close()
         for spool in self._spools:
             spool.close()

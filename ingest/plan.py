@@ -1,0 +1,173 @@
+"""Which files are to be converted, under which names: the sources joined with the labels. No file is opened."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ingest.annotations.rows import Annotations, LabelRow
+from ingest.catalog import VideoKey
+from ingest.errors import ClipmillError
+from ingest.layout import encode_component
+from ingest.video import is_video_name
+
+
+@dataclass(frozen=True)
+class Job:
+    """One video to convert."""
+
+    key: VideoKey
+    source: Path
+
+    @property
+    def source_text(self) -> str:
+        """The path as text that a database takes: bytes that are no UTF-8 are shown escaped."""
+        return _printable(str(self.source))
+
+
+@dataclass
+class Plan:
+    """Jobs, labels as (key, label, split, start_s, end_s), and what the labels name but no file has."""
+
+    jobs: list[Job] = field(default_factory=list)
+    labels: list[tuple[VideoKey, str, str, float | None, float | None]] = field(default_factory=list)
+    class_names: list[str] = field(default_factory=list)
+    missing: list[VideoKey] = field(default_factory=list)
+    unlisted: list[Path] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def found_ids(self) -> set[str]:
+        """Ids under which a video of this plan may have been recorded as missing before."""
+        return {job.key.video_id for job in self.jobs} | {_base_id(job.key.video_id) for job in self.jobs}
+
+
+def plan_folders(source: Path) -> Plan:
+    """Every video below `source`; the class is the first folder below it, none for a file right in it.
+
+    Raises: ClipmillError when there is no video, or two in one class with one id.
+    """
+    plan = Plan()
+    seen: dict[VideoKey, Path] = {}
+    for path in find_videos(source):
+        folders = path.relative_to(source).parts[:-1]
+        key = VideoKey(_printable(folders[0]) if folders else "", _printable(path.stem))
+        _claim(seen, key, path)
+        plan.jobs.append(Job(key, path))
+        if key.class_name:
+            plan.labels.append((key, key.class_name, "", None, None))
+    plan.class_names = sorted({job.key.class_name for job in plan.jobs} - {""})
+    return plan
+
+
+def plan_labels(source: Path, annotations: Annotations) -> Plan:
+    """The videos that the labels name, wherever they lie below `source`, under the label's class.
+
+    A row finds the file `<id>_<start>_<end>` (six digits each, whole seconds) or `<id>`; where several folders hold
+    one, the folder with the label's name decides. A video with several labels of its own lies in no class.
+
+    Raises: ClipmillError when two files claim one id, or no file is found at all.
+    """
+    plan = Plan(class_names=annotations.class_names())
+    plan.notes += [f"line {line}: {why}" for line, why in annotations.skipped]
+    by_stem: dict[str, list[Path]] = defaultdict(list)
+    for path in find_videos(source):
+        by_stem[_printable(path.stem)].append(path)
+    rows_of: dict[Path, list[LabelRow]] = defaultdict(list)
+    for row in annotations.rows:
+        file = _file_of(row, by_stem, source)
+        if file is None:
+            plan.missing.append(VideoKey(row.label, row.video_id))
+        else:
+            rows_of[file].append(row)
+    plan.missing = list(dict.fromkeys(plan.missing))
+    seen: dict[VideoKey, Path] = {}
+    for file, rows in rows_of.items():
+        labels = sorted({row.label for row in rows})
+        key = VideoKey(labels[0] if len(labels) == 1 else "", _printable(file.stem))
+        _claim(seen, key, file)
+        plan.jobs.append(Job(key, file))
+        plan.labels += [(key, row.label, row.split, row.start_s, row.end_s) for row in rows]
+    missing = {(row.label, row.video_id): row for row in annotations.rows}
+    for key in plan.missing:
+        row = missing[key.class_name, key.video_id]
+        plan.labels.append((key, row.label, row.split, row.start_s, row.end_s))
+    plan.unlisted = [path for paths in by_stem.values() for path in paths if path not in rows_of]
+    if not plan.jobs:
+        raise ClipmillError(
+            f"{annotations.source} lists {len(annotations.rows)} videos, and {source} holds none of them.",
+            "Nothing was converted.",
+            f"Compare the ids with the file names, for example {annotations.rows[0].video_id!r} with"
+            f" {plan.unlisted[0].name!r}.",
+        )
+    return plan
+
+
+def find_videos(source: Path) -> list[Path]:
+    """Video files below `source` by their suffix, in sorted order; hidden files and folders are left out.
+
+    Raises: ClipmillError when `source` is no folder or holds no video.
+    """
+    if not source.is_dir():
+        raise ClipmillError(
+            f"the source {source} is not a folder.", "Nothing was converted.", "Give the folder of videos."
+        )
+    found = []
+    for folder, folders, files in os.walk(source, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        found += [Path(folder, name) for name in sorted(files) if is_video_name(name) and not name.startswith(".")]
+    if not found:
+        raise ClipmillError(
+            f"{source} holds no video file.",
+            "Nothing was converted.",
+            "Known endings are .mp4, .mkv, .webm, .avi, .mov and others.",
+        )
+    return found
+
+
+def _file_of(row: LabelRow, by_stem: dict[str, list[Path]], source: Path) -> Path | None:
+    names = [row.video_id]
+    if row.start_s is not None and row.end_s is not None:
+        names.insert(0, f"{row.video_id}_{int(row.start_s):06d}_{int(row.end_s):06d}")
+    for name in names:
+        files = by_stem.get(name, [])
+        if len(files) > 1:
+            spellings = {row.label, row.label.replace(" ", "_"), encode_component(row.label)}
+            files = [file for file in files if spellings & set(file.relative_to(source).parts[:-1])] or files
+        if len(files) > 1:
+            _two_claim(name, files[0], files[1])
+        if files:
+            return files[0]
+    return None
+
+
+def _claim(seen: dict[VideoKey, Path], key: VideoKey, path: Path) -> None:
+    if (other := seen.setdefault(key, path)) != path:
+        _two_claim(key.video_id, other, path)
+
+
+def _two_claim(video_id: str, one: Path, other: Path) -> None:
+    raise ClipmillError(
+        f"two videos have the id {video_id!r}: {one} and {other}.",
+        "Nothing was converted: one would overwrite the other.",
+        "Remove or rename one of them.",
+    )
+
+
+def _base_id(video_id: str) -> str:
+    """The id without a `_<start>_<end>` suffix."""
+    head, _, end = video_id.rpartition("_")
+    base, _, start = head.rpartition("_")
+    return base if base and start.isdigit() and end.isdigit() else video_id
+
+
+def _printable(text: str) -> str:
+    return os.fsencode(text).decode("utf-8", "backslashreplace")
+
+
+def describe(paths: Iterable[Path], most: int = 3) -> str:
+    names = [path.name for path in paths]
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

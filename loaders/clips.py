@@ -1,0 +1,116 @@
+"""What a clip is (`ClipSpec`), and what one sample takes to make (`ClipPlan`): frames, level, geometry. No I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from ingest.stores.frames_db import Level
+from loaders.order import sample_rng
+from loaders.sampling import Sampler, crop_offsets
+
+
+@dataclass(frozen=True)
+class ClipSpec:
+    """What a clip is. Sizes in pixels.
+
+    Training (`views` None): frames by the sampler, the frame scaled so that its short side lies in `short_side`, a
+    random crop of `height` x `width`, mirrored with probability `flip`. Evaluation (`views` (clips, crops)): that many
+    clips spread over time times crops spread along the long side, short side fixed to the first of `short_side`.
+
+    `exact_resolution` decodes the largest level in full with the accurate transform, and scales whole frames before
+    cropping: default for evaluation. Otherwise the smallest level that is large enough is read, the JPEG decoder
+    scales the rest of the way by halves, and only the part under the crop is resized.
+    """
+
+    sampler: Sampler
+    height: int
+    width: int
+    short_side: tuple[int, int]
+    flip: float = 0.0
+    views: tuple[int, int] | None = None
+    exact_resolution: bool | None = None
+    colour: Literal["RGB", "BGR"] = "RGB"
+
+    def __post_init__(self) -> None:
+        low, high = self.short_side
+        if low > high or low < 1:
+            raise ValueError(f"short_side is {self.short_side}; it must be (smallest, largest)")
+        if min(self.height, self.width) < 1 or low < min(self.height, self.width):
+            raise ValueError(f"a crop of {self.height}x{self.width} px does not fit into a short side of {low} px")
+        if not 0 <= self.flip <= 1:
+            raise ValueError(f"flip is {self.flip}; it is a probability")
+        if self.views is not None and min(self.views) < 1:
+            raise ValueError(f"views are {self.views}; (clips, crops) are at least 1")
+
+    @property
+    def num_frames(self) -> int:
+        return self.sampler.num_frames
+
+    @property
+    def num_views(self) -> int:
+        return self.views[0] * self.views[1] if self.views else 1
+
+    @property
+    def exact(self) -> bool:
+        return self.views is not None if self.exact_resolution is None else self.exact_resolution
+
+
+@dataclass(frozen=True)
+class ClipPlan:
+    """All that one sample takes: decode `level`, scale to `scaled` (height, width), cut at `offset`, mirror."""
+
+    video: int
+    view: int
+    frames: np.ndarray
+    level: Level
+    scaled: tuple[int, int]
+    offset: tuple[int, int]
+    mirror: bool
+
+
+def plan_clip(
+    spec: ClipSpec, item: int, video_frames: int, levels: Sequence[Level], *, seed: int, epoch: int, k: int
+) -> ClipPlan:
+    """The plan of sample `k` of an epoch, a pure function of its arguments. `levels` of the video, largest first.
+
+    `item` counts (video, view) pairs. Draws, in this order: frames, short side, crop (top, left), mirror.
+    """
+    video, view = divmod(item, spec.num_views)
+    height, width = levels[0].height, levels[0].width
+    if spec.views is None:
+        rng = sample_rng(seed, epoch, k)
+        frames = spec.sampler.draw(video_frames, rng)
+        short_side = int(rng.integers(spec.short_side[0], spec.short_side[1], endpoint=True))
+        scaled = _scale(height, width, short_side, spec)
+        top = int(rng.integers(0, scaled[0] - spec.height, endpoint=True))
+        left = int(rng.integers(0, scaled[1] - spec.width, endpoint=True))
+        mirror = bool(rng.random() < spec.flip)
+    else:
+        num_clips, num_crops = spec.views
+        frames = spec.sampler.views(video_frames, num_clips)[view // num_crops]
+        short_side = spec.short_side[0]
+        scaled = _scale(height, width, short_side, spec)
+        spare = (scaled[0] - spec.height, scaled[1] - spec.width)
+        top, left = (
+            crop_offsets(room, num_crops if along else 1)[view % num_crops if along else 0]
+            for room, along in zip(spare, (spare[0] > spare[1], spare[0] <= spare[1]), strict=True)
+        )
+        mirror = False
+    level = levels[0] if spec.exact else smallest_level(levels, short_side)
+    return ClipPlan(video, view, frames, level, scaled, (top, left), mirror)
+
+
+def smallest_level(levels: Sequence[Level], short_side: int) -> Level:
+    """The smallest level that need not be enlarged to `short_side`; the largest if all must be."""
+    enough = [level for level in levels if level.short_side >= short_side]
+    return min(enough, key=lambda level: level.short_side) if enough else levels[0]
+
+
+def _scale(height: int, width: int, short_side: int, spec: ClipSpec) -> tuple[int, int]:
+    """(height, width) with the given short side, aspect kept, never below the crop."""
+    factor = short_side / min(height, width)
+    return max(round(height * factor), spec.height), max(round(width * factor), spec.width)

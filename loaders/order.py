@@ -1,0 +1,26 @@
+"""Order and randomness as pure functions of (seed, epoch, k): nothing to store, nothing that threads could change."""
+
+from __future__ import annotations
+
+import numpy as np
+
+_SAMPLE, _ORDER = 0, 1
+
+
+def _generator(seed: int, epoch: int, k: int, purpose: int) -> np.random.Generator:
+    """A counter-based stream of its own for every (seed, epoch, k, purpose): 2^128 draws apart from its neighbours."""
+    key = np.array([seed, epoch], np.uint64)
+    counter = np.array([0, 0, k, purpose], np.uint64)
+    return np.random.Generator(np.random.Philox(key=key, counter=counter))
+
+
+def sample_rng(seed: int, epoch: int, k: int) -> np.random.Generator:
+    """Generator for all that is random in sample `k` of epoch `epoch` (k is the place in the epoch's global order)."""
+    return _generator(seed, epoch, k, _SAMPLE)
+
+
+def epoch_order(num_items: int, seed: int, epoch: int, *, shuffle: bool = True) -> np.ndarray:
+    """Item of every place of an epoch, int64 (num_items,): a true permutation, or 0, 1, 2, ... without `shuffle`."""
+    if not shuffle:
+        return np.arange(num_items, dtype=np.int64)
+    return _generator(seed, epoch, 0, _ORDER).permutation(num_items)
