@@ -1,8 +1,8 @@
 """Synthetic demo sets, as real videos: eight classes of motion, trimmed (as Kinetics) or untrimmed (as THUMOS14).
 
 What is drawn, and why no single frame tells the class, stands in `_motion.py`. A set is a pure function of its
-arguments: every video draws from a generator of its own, seeded by (seed, index). Each file is written under a
-temporary name and renamed, annotations last, so a killed run is completed by the next call. One process at a time per
+arguments: every video draws from a generator of its own, seeded by (seed, index). Each file is written in a
+temporary folder and renamed, annotations last, so a killed run is completed by the next call. One process at a time per
 folder.
 """
 
@@ -12,7 +12,9 @@ import csv
 import io
 import json
 import os
+import shutil
 import string
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -275,26 +277,33 @@ def _complete(
     }
     known = _read_manifest(out, manifest)
     missing = [k for k, v in enumerate(videos) if not (known and _is_there(out / v.path))]
-    if not known:
-        _write_text(out / MANIFEST, json.dumps(manifest, indent=1) + "\n")
-
     done = len(videos) - len(missing)
     if progress:
         progress(done, len(videos))
-    with ThreadPoolExecutor(num_workers or min(8, os.cpu_count() or 1)) as pool:
-        made = [pool.submit(_write_video, out, videos[k], arguments, k) for k in missing]
-        try:
-            for future in as_completed(made):
-                future.result()
-                done += 1
-                if progress:
-                    progress(done, len(videos))
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-    for path, text in texts.items():
-        if missing or not (out / path).is_file():
-            _write_text(out / path, text)
+    if not missing and all((out / path).is_file() for path in texts):
+        return 0
+
+    out.mkdir(parents=True, exist_ok=True)
+    for left_by_a_killed_run in out.glob(".tmp-*"):
+        shutil.rmtree(left_by_a_killed_run, ignore_errors=True)
+    # A new folder for each run: the ffmpeg of a killed run may live on for a moment, and must not meet a name of ours.
+    with tempfile.TemporaryDirectory(prefix=".tmp-", dir=out) as folder:
+        temporary = Path(folder)
+        if not known:
+            _write_text(out / MANIFEST, json.dumps(manifest, indent=1) + "\n", temporary)
+        with ThreadPoolExecutor(num_workers or min(8, os.cpu_count() or 1)) as pool:
+            made = [pool.submit(_write_video, out, videos[k], arguments, k, temporary) for k in missing]
+            try:
+                for future in as_completed(made):
+                    future.result()
+                    done += 1
+                    if progress:
+                        progress(done, len(videos))
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+        for path, text in texts.items():
+            _write_text(out / path, text, temporary)
     return len(missing)
 
 
@@ -323,26 +332,21 @@ def _is_there(path: Path) -> bool:
     return path.is_file() and path.stat().st_size > 0
 
 
-def _write_video(out: Path, video: _Video, arguments: Mapping[str, Any], index: int) -> None:
+def _write_video(out: Path, video: _Video, arguments: Mapping[str, Any], index: int, temporary: Path) -> None:
     rng = _rng(arguments["seed"], index + 1)
     size, fps = arguments["size"], arguments["fps"]
     scene = random_scene(size, rng)
     frames = (draw(scene, pose) for pose in poses(video.spans, fps, rng))
     path = out / video.path
-    temporary = _temporary(path)
-    encode_h264(frames, temporary, size=size, fps=fps)
-    temporary.replace(path)
+    encode_h264(frames, temporary / path.name, size=size, fps=fps)
+    _move(temporary / path.name, path)
 
 
-def _write_text(path: Path, text: str) -> None:
-    temporary = _temporary(path)
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+def _write_text(path: Path, text: str, temporary: Path) -> None:
+    (temporary / path.name).write_text(text, encoding="utf-8")
+    _move(temporary / path.name, path)
 
 
-def _temporary(path: Path) -> Path:
-    """A free name beside `path`. A killed run's file there is unlinked: its ffmpeg may still be writing to it."""
+def _move(temporary: Path, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".tmp-{path.name}")
-    temporary.unlink(missing_ok=True)
-    return temporary
+    temporary.replace(path)

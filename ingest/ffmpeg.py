@@ -47,7 +47,8 @@ def encode_h264(frames: Iterable[np.ndarray], path: Path, *, size: tuple[int, in
 
     `size` is (width, height) in pixels, both even. The same frames and the same ffmpeg give the same bytes (one encoder
     thread, bit-exact flags). Frames are taken one by one, so a long video needs no more memory than a short one.
-    Raises: FfmpegError if ffmpeg fails, ValueError for a frame of another shape or dtype; `path` is then incomplete.
+    Raises: FfmpegError if ffmpeg fails, ValueError for a frame of another shape or dtype, or if there is no frame;
+    what is then at `path` is no video.
     """
     width, height = size
     graph = ffmpeg.input("pipe:", format="rawvideo", pix_fmt="rgb24", s=f"{width}x{height}", r=fps).output(
@@ -67,11 +68,14 @@ def encode_h264(frames: Iterable[np.ndarray], path: Path, *, size: tuple[int, in
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=log)
         assert process.stdin is not None
+        frame = None
         try:
             for frame in frames:
                 if frame.shape != (height, width, 3) or frame.dtype != np.uint8:
                     raise ValueError(f"a frame is uint8 ({height}, {width}, 3) here, got {frame.dtype} {frame.shape}")
                 process.stdin.write(np.ascontiguousarray(frame).data)
+            if frame is None:
+                raise ValueError(f"{path}: a video needs at least one frame, there is none")
             process.stdin.close()
         except BrokenPipeError:  # ffmpeg gave up; its exit code and its log say why
             with suppress(BrokenPipeError):

@@ -18,7 +18,7 @@ _LINE_EVERY_S = 10.0
 
 
 class Shown(Protocol):
-    def __call__(self, progress: Progress) -> None: ...
+    def __call__(self, progress: Progress, /) -> None: ...
     def __enter__(self) -> Shown: ...
     def __exit__(self, *_: object) -> None: ...
 
@@ -59,7 +59,7 @@ class _Live:
         self._bar = Bar(*columns, console=Console(stderr=True))
         self._task = self._bar.add_task("", total=None)
 
-    def __call__(self, p: Progress) -> None:
+    def __call__(self, p: Progress, /) -> None:
         self._bar.update(self._task, total=p.total, completed=p.skipped + p.done + p.failed, description=_rates(p))
 
     def __enter__(self) -> _Live:
@@ -74,7 +74,7 @@ class _Lines:
     def __init__(self) -> None:
         self._last_s = time.monotonic()
 
-    def __call__(self, p: Progress) -> None:
+    def __call__(self, p: Progress, /) -> None:
         now = time.monotonic()
         if now - self._last_s >= _LINE_EVERY_S:
             self._last_s = now

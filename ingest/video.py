@@ -20,25 +20,8 @@ from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoRef
 
 from ingest.errors import VideoError
 
-VIDEO_SUFFIXES = frozenset(
-    (
-        ".mp4",
-        ".mkv",
-        ".webm",
-        ".avi",
-        ".mov",
-        ".m4v",
-        ".mpg",
-        ".mpeg",
-        ".mpeg-4",
-        ".wmv",
-        ".flv",
-        ".ts",
-        ".m2ts",
-        ".mts",
-    )
-    + (".3gp", ".ogv", ".vob", ".asf", ".gif")
-)
+_SUFFIXES = "mp4 mkv webm avi mov m4v mpg mpeg mpeg-4 wmv flv ts m2ts mts 3gp ogv vob asf gif"
+VIDEO_SUFFIXES = frozenset(f".{name}" for name in _SUFFIXES.split())
 
 Planes = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Y, U, V of one frame, uint8, full range, 4:2:0: (H, W) and twice (ceil(H/2), ceil(W/2))."""

@@ -79,7 +79,8 @@ def _columns(header: list[str], path: Path) -> dict[str, int]:
             wanted = _HEADERS[name][0]
             near = difflib.get_close_matches(wanted, header, n=1)
             raise ClipmillError(
-                f"{path}, line 1: no column {wanted!r} (or {', '.join(_HEADERS[name][1:])}); the columns are {', '.join(header) or 'none'}.",
+                f"{path}, line 1: no column {wanted!r} (or {', '.join(_HEADERS[name][1:])}) among"
+                f" {', '.join(header) or 'none'}.",
                 "Nothing was converted.",
                 f"Did you mean to call {near[0]!r} {wanted!r}?"
                 if near
