@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import tempfile
 import zlib
@@ -78,6 +79,8 @@ class FramesDbWriter:
         self.path, self.levels = path, list(levels)
         self._temporary = temporary_path(path)
         self._temporary.unlink(missing_ok=True)
+        # First, as a full disk shows here, and nothing is to be left behind then.
+        self._spools = [tempfile.TemporaryFile(dir=path.parent) for _ in self.levels[1:]]  # noqa: SIM115
         self._prefix = f"{path.parent.name}/frame_"
         self._db = sqlite3.connect(self._temporary, isolation_level=None)
         # Nobody sees the file before it is renamed, so SQLite need not protect it against a crash.
@@ -87,7 +90,6 @@ class FramesDbWriter:
         self._db.execute("BEGIN")
         self._create_images(self.levels[0])
         self._rows: list[tuple[str, bytes, int, int]] = []
-        self._spools = [tempfile.TemporaryFile(dir=path.parent) for _ in self.levels[1:]]  # noqa: SIM115
         self._sizes: list[list[int]] = [[] for _ in self.levels[1:]]
         self._frames: list[tuple[int, ...]] = []
         self.num_bytes = [0] * len(self.levels)
@@ -170,7 +172,7 @@ def connect(path: Path | str) -> sqlite3.Connection:
     Raises: sqlite3.OperationalError when the file is absent.
     """
     return sqlite3.connect(
-        f"file:{quote(str(path))}?mode=ro&immutable=1", uri=True, check_same_thread=False, isolation_level=None
+        f"file:{quote(os.fsencode(path))}?mode=ro&immutable=1", uri=True, check_same_thread=False, isolation_level=None
     )
 
 
@@ -184,6 +186,7 @@ def read_meta(db: sqlite3.Connection) -> dict[str, Any]:
         if version != SCHEMA_VERSION:
             raise VideoError("not whole", f"user_version is {version}, not {SCHEMA_VERSION}")
         meta = dict(db.execute("SELECT key, value FROM Meta"))
+        meta["num_frames"] = int(meta["num_frames"])
         meta["levels"] = [Level(**level) for level in json.loads(meta["levels"])]
     except (sqlite3.DatabaseError, KeyError, ValueError, TypeError) as error:
         raise VideoError("not whole", f"{type(error).__name__}: {error}") from error
@@ -217,8 +220,8 @@ def read_pts_us(db: sqlite3.Connection) -> np.ndarray:
 def check(path: Path) -> Iterator[str]:
     """Everything wrong with a frames.db, a line each; nothing when it is whole.
 
-    Looks at the file structure (PRAGMA quick_check), the number and order of rows, n_frames, and the checksum of every
-    frame of every level. Decodes nothing.
+    Looks at the file structure and the indexes (PRAGMA integrity_check), the number and order of rows, n_frames, and
+    the id and the checksum of every frame of every level. Decodes nothing.
     """
     try:
         db = connect(path)
@@ -226,27 +229,30 @@ def check(path: Path) -> Iterator[str]:
         yield f"cannot be opened: {error}"
         return
     try:
-        structure = [row[0] for row in db.execute("PRAGMA quick_check")]
+        structure = [row[0] for row in db.execute("PRAGMA integrity_check")]
         if structure != ["ok"]:
             yield f"structure: {'; '.join(structure[:3])}"
         meta = read_meta(db)
-        count = int(meta["num_frames"])
+        count = meta["num_frames"]
         beside = path.with_name("n_frames")
-        text = beside.read_text() if beside.exists() else "absent"
+        text = beside.read_text(errors="replace") if beside.exists() else "absent"
         if text != str(count):
             yield f"n_frames says {text}, Meta says {count}"
         if (numbers := [row[0] for row in db.execute("SELECT frame FROM Frames ORDER BY frame")]) != list(range(count)):
             yield f"Frames has {len(numbers)} rows, not the frames 0 to {count - 1}"
+        folder = path.absolute().parent.name
         for level in meta["levels"]:
             expected = dict(db.execute(f"SELECT frame, {level.crc_column} FROM Frames"))
             seen = 0
-            for frame, blob in db.execute(f"SELECT frame, frames FROM {level.table} ORDER BY frame"):
+            for frame, name, blob in db.execute(f"SELECT frame, ObjId, frames FROM {level.table} ORDER BY frame"):
                 seen += 1
-                if zlib.crc32(blob) != expected.get(frame):
+                if name != f"{folder}/frame_{frame + 1:05d}":
+                    yield f"level {level.short_side}, frame {frame}: its id is {name!r}"
+                if not isinstance(blob, bytes) or zlib.crc32(blob) != expected.get(frame):
                     yield f"level {level.short_side}, frame {frame}: checksum differs"
             if seen != count:
                 yield f"level {level.short_side}: {seen} frames, not {count}"
-    except (sqlite3.DatabaseError, VideoError) as error:
+    except (sqlite3.DatabaseError, VideoError, UnicodeDecodeError) as error:  # the last: damage in SQLite's own words
         yield str(error)
     finally:
         db.close()

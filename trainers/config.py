@@ -1,0 +1,199 @@
+"""Recipes: YAML files with `base:` inheritance and dotted overrides, checked against typed models.
+
+An unknown key is an error that names the nearest known one. `load` gives the effective config; `dump` writes it.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from yaml import YAMLError
+
+import configs
+from ingest.errors import ClipmillError
+
+
+class Strict(BaseModel):
+    """A group of settings: immutable, and closed to keys it does not know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataConfig(Strict):
+    """Clips: where from, how many frames, how large, how augmented. Sizes in pixels."""
+
+    root: Path
+    train_split: str = "train"
+    val_split: str = "val"
+    test_split: str = "test"
+    batch_size: int = Field(ge=1, description="clips per step and device")
+    num_threads: int | None = Field(None, ge=1, description="decode threads; default: one per core")
+    depth: int = Field(2, ge=1, description="batches made ahead")
+    sampling: Literal["random-interval", "segments"] = "random-interval"
+    num_frames: int = Field(16, ge=1)
+    intervals: tuple[int, ...] = (1,)
+    size: int = Field(112, ge=1, description="height and width of the clip")
+    short_side: tuple[int, int] = Field((128, 160), description="scale jitter in training")
+    eval_short_side: int | None = Field(None, description="default: the smallest of short_side")
+    flip: float = Field(0.5, ge=0, le=1, description="probability of mirroring in training")
+    colour: Literal["RGB", "BGR"] = "RGB"
+    mean: tuple[float, float, float] = (0.45, 0.45, 0.45)
+    std: tuple[float, float, float] = (0.225, 0.225, 0.225)
+    val_views: tuple[int, int] = Field((1, 1), description="(clips, crops) per video")
+    test_views: tuple[int, int] = Field((10, 3), description="(clips, crops) per video")
+
+
+class OptimizerConfig(Strict):
+    """SGD with momentum, or AdamW. `lr` belongs to `reference_batch_size` clips per step, if that is given."""
+
+    name: Literal["sgd", "adamw"] = "sgd"
+    lr: float = Field(gt=0)
+    reference_batch_size: int | None = Field(None, ge=1, description="lr is scaled by (clips per step / this)")
+    momentum: float = 0.9
+    nesterov: bool = True
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 1e-4
+    clip_norm: float | None = Field(None, gt=0, description="largest gradient norm")
+
+
+class ScheduleConfig(Strict):
+    """Learning rate over the run: linear warm-up, then constant, multistep or cosine to `final` times lr."""
+
+    name: Literal["constant", "multistep", "cosine"] = "cosine"
+    warmup_epochs: float = Field(0.0, ge=0)
+    warmup_start: float = Field(0.01, gt=0, le=1, description="factor at the first step of the warm-up")
+    milestones: tuple[float, ...] = Field((), description="epochs after which the rate is multiplied by gamma")
+    gamma: float = 0.1
+    final: float = Field(0.0, ge=0, le=1)
+
+
+class TrainConfig(Strict):
+    """The run: length, precision, devices, what is logged and kept."""
+
+    epochs: int = Field(ge=1)
+    accumulate: int = Field(1, ge=1, description="batches per optimizer step; an epoch's last step may hold fewer")
+    precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
+    accelerator: Literal["auto", "cpu", "cuda"] = "auto"
+    devices: int = Field(1, ge=1)
+    nodes: int = Field(1, ge=1)
+    log_every: int = Field(10, ge=1, description="steps between two reports")
+    validate_every: int = Field(1, ge=1, description="epochs")
+    save_every: int = Field(1, ge=1, description="epochs between two checkpoints")
+    save_every_steps: int | None = Field(None, ge=1, description="steps between two checkpoints within an epoch")
+    keep: int = Field(2, ge=1, description="newest checkpoints kept; the best one is kept besides")
+
+
+class Config(Strict):
+    """What every method has; a method adds its `model`."""
+
+    method: str
+    seed: int = Field(0, ge=0)
+    data: DataConfig
+    optimizer: OptimizerConfig
+    schedule: ScheduleConfig = ScheduleConfig()
+    train: TrainConfig
+
+    @model_validator(mode="before")
+    @classmethod
+    def _keep_base_out(cls, values: Any) -> Any:
+        return {k: v for k, v in values.items() if k != "base"} if isinstance(values, dict) else values
+
+
+ConfigT = TypeVar("ConfigT", bound=Config)
+
+
+def find(name: str, method: str) -> Path:
+    """The file that `--config NAME` means: a path, or the name of a recipe that comes with Clipmill.
+
+    Raises: ClipmillError naming the recipes there are.
+    """
+    path = Path(name)
+    if path.is_file():
+        return path
+    shipped = Path(configs.__path__[0]) / method
+    if (shipped / f"{name}.yaml").is_file():
+        return shipped / f"{name}.yaml"
+    names = sorted(file.stem for file in shipped.glob("*.yaml"))
+    near = difflib.get_close_matches(path.stem, names, n=1)
+    raise ClipmillError(
+        f"there is no config {name!r}: neither a file nor a recipe of {method} ({', '.join(names)}).",
+        "Nothing was run.",
+        f"Did you mean {near[0]!r}?" if near else "Give the path of a YAML file.",
+    )
+
+
+def load(path: Path, overrides: Sequence[str], schema: type[ConfigT]) -> ConfigT:
+    """The effective config: `base:` files below the file, the file below the `key=value` overrides.
+
+    Raises: ClipmillError for a file that cannot be read, an unknown key, a value of the wrong kind.
+    """
+    merged = OmegaConf.merge(_read(path, ()), _from_dotlist(overrides))
+    return check(OmegaConf.to_container(merged, resolve=True), schema, str(path))
+
+
+def check(values: Any, schema: type[ConfigT], source: str, overrides: Sequence[str] = ()) -> ConfigT:
+    """`values` (with overrides on top) as a typed config. Raises: ClipmillError as `load` does."""
+    if overrides:
+        values = OmegaConf.to_container(OmegaConf.merge(OmegaConf.create(values), _from_dotlist(overrides)))
+    try:
+        return schema.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ClipmillError(_explain(first, schema), f"{source} was not run.", "Mend that key and try again.") from None
+
+
+def dump(config: Config) -> str:
+    """The effective config as YAML text that `load` reads back."""
+    return OmegaConf.to_yaml(OmegaConf.create(config.model_dump(mode="json")))
+
+
+def _read(path: Path, seen: tuple[Path, ...]) -> Any:
+    if path.resolve() in seen:
+        raise ClipmillError(f"{path} inherits from itself.", "Nothing was run.", "Break the circle of base: lines.")
+    try:
+        own = OmegaConf.load(path)
+        base = own.get("base") if isinstance(own, DictConfig) else None
+    except OSError as error:
+        raise ClipmillError(f"the config {path} cannot be read: {error.strerror}.", "Nothing was run.") from None
+    except (YAMLError, OmegaConfBaseException) as error:
+        raise ClipmillError(f"the config {path} is no valid YAML: {error}", "Nothing was run.") from None
+    if base is None:
+        return own
+    return OmegaConf.merge(_read(path.parent / str(base), (*seen, path.resolve())), own)
+
+
+def _from_dotlist(overrides: Sequence[str]) -> Any:
+    for override in overrides:
+        if "=" not in override or override.startswith("="):
+            raise ClipmillError(
+                f"{override!r} is no override.", "Nothing was run.", "Overrides look like data.batch_size=8."
+            )
+    try:
+        return OmegaConf.from_dotlist(list(overrides))
+    except (YAMLError, OmegaConfBaseException) as error:
+        raise ClipmillError(f"the overrides cannot be read: {error}", "Nothing was run.") from None
+
+
+def _explain(error: Any, schema: type[BaseModel]) -> str:
+    """One sentence on a validation error, with the nearest known key where one was not known."""
+    where = ".".join(str(part) for part in error["loc"])
+    if error["type"] != "extra_forbidden":
+        given = "" if error["type"] == "missing" else f" (given: {error['input']!r})"
+        return f"config key {where!r}: {error['msg'].lower()}{given}."
+    known = list(_fields(schema, error["loc"][:-1]))
+    near = difflib.get_close_matches(str(error["loc"][-1]), known, n=1, cutoff=0.0)
+    return f"unknown config key {where!r}; the nearest known one is {near[0]!r}."
+
+
+def _fields(schema: type[BaseModel], path: Sequence[Any]) -> dict[str, Any]:
+    for part in path:
+        annotation = schema.model_fields[str(part)].annotation
+        kinds = [kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type)]
+        schema = next(kind for kind in kinds if issubclass(kind, BaseModel))
+    return dict(schema.model_fields)

@@ -1,0 +1,64 @@
+"""What the loop needs of a method, and the methods there are."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from ingest.errors import ClipmillError
+from loaders import ClipBatch
+
+METHODS = ("srtg",)
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Named loss terms of one batch, each a scalar, with weights (1 where none is given), and the logits (B, C)."""
+
+    terms: Mapping[str, Tensor]
+    logits: Tensor
+    weights: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def total(self) -> Tensor:
+        return torch.stack([self.weights.get(name, 1.0) * term for name, term in self.terms.items()]).sum()
+
+
+class Method(Protocol):
+    """A method: its models by name, how their parameters are grouped, its losses and its predictions.
+
+    The loop replaces the entries of `models` by the same models prepared for devices and precision.
+    """
+
+    models: dict[str, nn.Module]
+
+    def param_groups(self) -> Mapping[str, list[dict[str, Any]]]:
+        """Per trained model, groups for its optimizer: `params`, `name`, and `lr_mult` where it is not 1."""
+
+    def losses(self, batch: ClipBatch, device: torch.device) -> Losses:
+        """Forward and losses of one batch, in training mode."""
+
+    def predict(self, batch: ClipBatch, device: torch.device) -> Tensor:
+        """Logits (B, C), in evaluation mode."""
+
+
+def find_method(name: str) -> ModuleType:
+    """The module of a method. It has `MethodConfig` (its config type) and `create(config, num_classes) -> Method`.
+
+    Raises: ClipmillError for an unknown name.
+    """
+    if name not in METHODS:
+        near = difflib.get_close_matches(name, METHODS, n=1, cutoff=0.0)
+        raise ClipmillError(
+            f"there is no method {name!r}; there are: {', '.join(METHODS)}.",
+            "Nothing was run.",
+            f"Did you mean {near[0]!r}?",
+        )
+    return importlib.import_module(f"trainers.{name}.method")
