@@ -158,7 +158,9 @@ def _read(path: Path, seen: tuple[Path, ...]) -> Any:
         raise ClipmillError(f"{path} inherits from itself.", "Nothing was run.", "Break the circle of base: lines.")
     try:
         own = OmegaConf.load(path)
-        base = own.get("base") if isinstance(own, DictConfig) else None
+        if not isinstance(own, DictConfig):
+            raise ClipmillError(f"the config {path} is a list, not keys with values.", "Nothing was run.")
+        base = own.get("base")
     except OSError as error:
         raise ClipmillError(f"the config {path} cannot be read: {error.strerror}.", "Nothing was run.") from None
     except (YAMLError, OmegaConfBaseException) as error:

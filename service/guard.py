@@ -1,0 +1,92 @@
+"""What every request passes: the Host check, the token, the security headers. Plain ASGI around the app."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.problems import Problem, problem_response
+from service.settings import is_loopback
+
+OPEN_PATHS = frozenset({"/healthz"})
+SECURITY_HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; object-src 'none'; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+
+class Guard:
+    """Lets a request through to `app`, or answers 401 or 421 itself; puts the security headers on every answer.
+
+    With a token, all but `OPEN_PATHS` needs it: as `Authorization: Bearer TOKEN`, or as the password of Basic
+    authentication, which is what a browser asks its user for. Without a token (loopback only) the Host header must
+    name this machine, so that a foreign page whose name was pointed at 127.0.0.1 reads nothing.
+    """
+
+    def __init__(self, app: ASGIApp, token: str | None) -> None:
+        self.app, self.token = app, token
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+
+        async def send_guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in SECURITY_HEADERS.items():
+                    headers[name] = value
+                headers.setdefault("Cache-Control", "no-store")
+            await send(message)
+
+        refusal = self._refusal(scope["path"], Headers(scope=scope))
+        if refusal is None:
+            await self.app(scope, receive, send_guarded)
+            return
+        ask = (
+            {"WWW-Authenticate": 'Bearer, Basic realm="Clipmill: the token is the password"'}
+            if refusal.status == 401
+            else None
+        )
+        await problem_response(refusal, ask)(scope, receive, send_guarded)
+
+    def _refusal(self, path: str, headers: Headers) -> Problem | None:
+        if path in OPEN_PATHS:
+            return None
+        if self.token:
+            if _same(_presented_token(headers.get("authorization", "")), self.token):
+                return None
+            return Problem(401, "This address needs the service's token, as the header 'Authorization: Bearer TOKEN'.")
+        if is_loopback(_host_name(headers.get("host", ""))):
+            return None
+        return Problem(421, "Without a token the service answers only to localhost, 127.0.0.1 and [::1].")
+
+
+def _same(presented: str, token: str) -> bool:
+    return hmac.compare_digest(presented.encode(), token.encode())
+
+
+def _presented_token(authorization: str) -> str:
+    scheme, _, value = authorization.partition(" ")
+    if scheme.lower() == "bearer":
+        return value.strip()
+    if scheme.lower() == "basic":
+        try:
+            return base64.b64decode(value, validate=True).decode().partition(":")[2]
+        except (binascii.Error, ValueError):
+            return ""
+    return ""
+
+
+def _host_name(host: str) -> str:
+    """The name of a Host header, without its port."""
+    return host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
