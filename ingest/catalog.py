@@ -11,6 +11,7 @@ runs(id, started_at, updated_at, finished_at, state, ...)    ingest runs, with p
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import time
 from collections.abc import Iterable, Sequence
@@ -157,11 +158,15 @@ class Catalog:
                 f"Make one: clipmill ingest convert SRC {root}",
             )
         try:
-            db = sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=timeout_s, isolation_level=None)
+            db = _connect_for_reading(path, timeout_s)
             _check_version(db, path)
-        except sqlite3.Error as error:
+        except sqlite3.OperationalError as error:  # locked, or a folder that cannot be read: not damaged
+            raise ClipmillError(f"{path} cannot be read now: {error}.", "Nothing was done.", "Try again.") from None
+        except sqlite3.DatabaseError as error:
             raise ClipmillError(
-                f"{path} cannot be read: {error}.", "Nothing was done.", "Move it away and ingest again."
+                f"{path} is damaged: {error}.",
+                "Nothing was done.",
+                "Move it away and ingest again; finished videos are taken in again without decoding.",
             ) from None
         return cls(db, path)
 
@@ -292,6 +297,23 @@ class _Transaction:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._db.execute("COMMIT" if kind is None else "ROLLBACK")
+
+
+def _connect_for_reading(path: Path, timeout_s: float) -> sqlite3.Connection:
+    """Open read-only. Where the folder cannot be written, SQLite reads a database in WAL mode only as immutable.
+
+    That it is, as long as there is no WAL file: nobody writes.
+    """
+    uri = f"file:{quote(os.fsencode(path))}?mode=ro"
+    db = sqlite3.connect(uri, uri=True, timeout=timeout_s, isolation_level=None)
+    try:
+        db.execute("PRAGMA user_version").fetchone()
+    except sqlite3.OperationalError:
+        db.close()
+        if path.with_name(path.name + "-wal").exists():
+            raise
+        db = sqlite3.connect(f"{uri}&immutable=1", uri=True, isolation_level=None)
+    return db
 
 
 def _create_tables(db: sqlite3.Connection) -> None:

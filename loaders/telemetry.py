@@ -24,6 +24,7 @@ from urllib.parse import quote
 FILE_NAME = "telemetry.db"
 HEARTBEAT_EVERY_S = 2.0
 DEAD_AFTER_S = 15.0
+_LOCKED_FOR_S = 5.0
 STATES = ("running", "finished", "failed", "stopped")
 
 
@@ -38,7 +39,10 @@ class Stage:
 
 @dataclass(frozen=True)
 class SpeedSample:
-    """One report of a run. Rates are clips per second: read (r), forward (f), backward (b); None where unknown."""
+    """One report of a run. Rates are clips per second: read (r), forward (f), backward (b); None where unknown.
+
+    `phase` is train, val or test; `top1` and `wait_share` are shares from 0 to 1; `at` is now unless given.
+    """
 
     step: int
     epoch: int
@@ -73,15 +77,11 @@ class TelemetryWriter:
         self.path = folder / FILE_NAME
         self.error: str | None = None
         self._lock = threading.Lock()
-        self._db = sqlite3.connect(self.path, timeout=5, check_same_thread=False, isolation_level=None)
-        self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute("PRAGMA synchronous=NORMAL")
-        self._db.executescript(
-            "CREATE TABLE IF NOT EXISTS run(key TEXT PRIMARY KEY, value);"
-            f"CREATE TABLE IF NOT EXISTS speed(id INTEGER PRIMARY KEY, {', '.join(_COLUMNS)});"
-            "CREATE TABLE IF NOT EXISTS stages(step, phase, at, stage, count, seconds, num_bytes);"
-            "CREATE TABLE IF NOT EXISTS events(at, level, message);"
-        )
+        self._db: sqlite3.Connection | None = None
+        try:
+            self._db = self._open()
+        except sqlite3.Error as error:
+            self.error = f"{self.path}: {error}"
         now = time.time()
         self._set(
             {"run": folder.name, "started_at": now, **about, "state": "running", "heartbeat_at": now, "ended_at": None}
@@ -89,6 +89,18 @@ class TelemetryWriter:
         self._closing = threading.Event()
         self._beat = threading.Thread(target=self._keep_beating, name="clipmill-heartbeat", daemon=True)
         self._beat.start()
+
+    def _open(self) -> sqlite3.Connection:
+        db = sqlite3.connect(self.path, timeout=_LOCKED_FOR_S, check_same_thread=False, isolation_level=None)
+        db.execute("PRAGMA journal_mode=WAL")
+        db.execute("PRAGMA synchronous=NORMAL")
+        db.executescript(
+            "CREATE TABLE IF NOT EXISTS run(key TEXT PRIMARY KEY, value);"
+            f"CREATE TABLE IF NOT EXISTS speed(id INTEGER PRIMARY KEY, {', '.join(_COLUMNS)});"
+            "CREATE TABLE IF NOT EXISTS stages(step, phase, at, stage, count, seconds, num_bytes);"
+            "CREATE TABLE IF NOT EXISTS events(at, level, message);"
+        )
+        return db
 
     def report(self, sample: SpeedSample) -> None:
         row = asdict(sample) | {"at": sample.at or time.time()}
@@ -110,7 +122,8 @@ class TelemetryWriter:
         now = time.time()
         self._set({"state": state, "heartbeat_at": now, "ended_at": now})
         with self._lock:
-            self._db.close()
+            if self._db is not None:
+                self._db.close()
 
     def _keep_beating(self) -> None:
         while not self._closing.wait(HEARTBEAT_EVERY_S):
@@ -122,6 +135,8 @@ class TelemetryWriter:
             self._write("INSERT INTO run VALUES(?,?) ON CONFLICT(key) DO UPDATE SET value=excluded.value", [key, plain])
 
     def _write(self, statement: str, values: list[Any]) -> None:
+        if self._db is None:
+            return
         try:
             with self._lock:
                 self._db.execute(statement, values)
@@ -147,12 +162,14 @@ class TelemetryReader:
     Raises: FileNotFoundError where there is none; sqlite3.DatabaseError for a damaged or locked file.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, timeout_s: float = 2) -> None:
         path = folder / FILE_NAME
         if not path.is_file():
             raise FileNotFoundError(path)
         self.folder = folder
-        self._db = sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=2, check_same_thread=False)
+        self._db = sqlite3.connect(
+            f"file:{quote(str(path))}?mode=ro", uri=True, timeout=timeout_s, check_same_thread=False
+        )
         self._db.row_factory = sqlite3.Row
 
     def info(self, now: float | None = None) -> RunInfo:
