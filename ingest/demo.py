@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from ingest._motion import MOTIONS, Span, draw, poses, random_scene
+from ingest.errors import ClipmillError
 from ingest.ffmpeg import encode_h264
 
 MANIFEST = "demo.json"
@@ -81,7 +82,7 @@ def make_trimmed(
     `size` is (width, height) in pixels, `seconds` the range of durations. About 75/10/15 % of each class are train, val
     and test. `num_workers` threads (default: one per core, at most 8) do not change the result; `progress(done, total)`
     is called from the caller's thread.
-    Raises: FileExistsError if `out` holds another demo set, ValueError for arguments out of range, FfmpegError.
+    Raises: ClipmillError if `out` holds another demo set, ValueError for arguments out of range, FfmpegError.
     """
     _check(num_videos, seed, size, fps, seconds)
     rng = _rng(seed, 0)
@@ -308,7 +309,7 @@ def _complete(
 
 
 def _read_manifest(out: Path, wanted: Mapping[str, Any]) -> bool:
-    """Whether `out` holds (part of) the wanted set. Raises: FileExistsError if it holds another one."""
+    """Whether `out` holds (part of) the wanted set. Raises: ClipmillError if it holds another one."""
     try:
         found = json.loads((out / MANIFEST).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -321,9 +322,10 @@ def _read_manifest(out: Path, wanted: Mapping[str, Any]) -> bool:
     if differing:
         has = ", ".join(f"{key}={found.get(key)}" for key in differing)
         asked = ", ".join(f"{key}={wanted[key]}" for key in differing)
-        raise FileExistsError(
-            f"{out} holds another demo set: its {MANIFEST} says {has}, asked for is {asked}; nothing was written. "
-            "Next: name another folder, or delete this one"
+        raise ClipmillError(
+            f"{out} holds another demo set: its {MANIFEST} says {has}, asked for is {asked}.",
+            "Nothing was written.",
+            "Name another folder, or delete this one.",
         )
     return True
 

@@ -14,30 +14,32 @@ import ffmpeg
 import imageio_ffmpeg
 import numpy as np
 
+from ingest.errors import ClipmillError
+
 _CRF = 18  # x264's quality, lower is better: no blocks that an eye would see
 
 
-class FfmpegError(RuntimeError):
+class FfmpegError(ClipmillError):
     """ffmpeg is missing, or it failed; the message holds the last lines that it wrote."""
 
 
 @cache
 def ffmpeg_exe() -> str:
-    """Path of an ffmpeg that runs: the system's own if there is one on PATH, else the one in package imageio-ffmpeg.
+    """Path of an ffmpeg that runs and has libx264: the system's own if it is one, else that of package imageio-ffmpeg.
 
-    Raises: FfmpegError if neither runs.
+    Raises: FfmpegError if neither is.
     """
     found = shutil.which("ffmpeg")
-    if found and _runs(found):
+    if found and _encodes(found):
         return found
     try:
         carried = imageio_ffmpeg.get_ffmpeg_exe()
     except RuntimeError:  # a platform for which imageio-ffmpeg has no binary
         carried = None
-    if carried and _runs(carried):
+    if carried and _encodes(carried):
         return carried
     raise FfmpegError(
-        f"no ffmpeg that runs: {found or 'none'} on PATH, {carried or 'none'} in imageio-ffmpeg; "
+        f"no ffmpeg that runs and has libx264: {found or 'none'} on PATH, {carried or 'none'} in imageio-ffmpeg; "
         "videos cannot be written. Next: pip install --force-reinstall imageio-ffmpeg, or install ffmpeg on the system"
     )
 
@@ -90,8 +92,10 @@ def encode_h264(frames: Iterable[np.ndarray], path: Path, *, size: tuple[int, in
             raise FfmpegError(f"ffmpeg ended with code {process.returncode} while writing {path}: " + "\n".join(lines))
 
 
-def _runs(exe: str) -> bool:
+def _encodes(exe: str) -> bool:
+    """Whether it runs and has the H.264 encoder: some distributions leave it out."""
     try:
-        return subprocess.run([exe, "-version"], capture_output=True, timeout=30, check=False).returncode == 0
+        done = subprocess.run([exe, "-v", "error", "-encoders"], capture_output=True, timeout=30, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return False
+    return done.returncode == 0 and b"libx264" in done.stdout

@@ -28,6 +28,7 @@ from ingest import demo
 from ingest import ffmpeg as ffmpeg_module
 from ingest._motion import MOTIONS, Scene, Span, draw, poses, random_scene, size_of
 from ingest.demo import DemoSet, make_trimmed, make_untrimmed
+from ingest.errors import ClipmillError
 from ingest.ffmpeg import FfmpegError, encode_h264, ffmpeg_exe
 
 SMALL = {"num_videos": 24, "size": (64, 48), "seconds": (0.6, 1.2)}
@@ -194,9 +195,9 @@ def test_a_killed_run_is_completed_by_the_next(tmp_path: Path, trimmed: DemoSet)
 def test_another_set_in_the_folder_is_an_error_and_stays_as_it_is(tmp_path: Path) -> None:
     make_trimmed(tmp_path, num_videos=3, size=(32, 32), seed=1)
     before = contents(tmp_path)
-    with pytest.raises(FileExistsError, match=r"holds another demo set.*seed=1, asked for is seed=2"):
+    with pytest.raises(ClipmillError, match=r"holds another demo set.*seed=1, asked for is seed=2"):
         make_trimmed(tmp_path, num_videos=3, size=(32, 32), seed=2)
-    with pytest.raises(FileExistsError, match=r"kind=trimmed"):
+    with pytest.raises(ClipmillError, match=r"kind=trimmed"):
         make_untrimmed(tmp_path, num_videos=3, size=(32, 32), seed=1)
     assert contents(tmp_path) == before
 
@@ -232,8 +233,11 @@ def fake_ffmpeg(folder: Path, script: str) -> Path:
 @pytest.mark.usefixtures("fresh_ffmpeg")
 def test_the_systems_ffmpeg_comes_first_if_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    own = fake_ffmpeg(tmp_path, "exit 0")
+    own = fake_ffmpeg(tmp_path, "echo libx264")
     assert ffmpeg_exe() == str(own)
+    ffmpeg_exe.cache_clear()
+    fake_ffmpeg(tmp_path, "echo mpeg4")
+    assert ffmpeg_exe() == ffmpeg_module.imageio_ffmpeg.get_ffmpeg_exe()
     ffmpeg_exe.cache_clear()
     fake_ffmpeg(tmp_path, "exit 1")
     assert ffmpeg_exe() == ffmpeg_module.imageio_ffmpeg.get_ffmpeg_exe()
