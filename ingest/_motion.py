@@ -35,7 +35,7 @@ _AXIS: dict[str, tuple[int, int]] = {
 }
 MOTIONS: tuple[str, ...] = tuple(_AXIS)
 
-SIZE_RANGE = (0.35, 0.85)  # diameter of the circle around the object, in short sides of the frame
+SIZE_RANGE = (0.45, 0.95)  # diameter of the circle around the object, in short sides of the frame
 
 _MARGIN_PX = 2  # transparent border of the sprite, so that its soft edge is never cut
 _LOG_SIZE_RATIO = math.log(SIZE_RANGE[1] / SIZE_RANGE[0])
@@ -43,8 +43,8 @@ _GLANCE_S = 0.64  # 16 frames at 25 fps: the time in which a motion covers what 
 _TURNS_PER_GLANCE: tuple[tuple[float, float], ...] = (
     (0.30, 0.65),  # of the frame's short side
     (0.30, 0.65),
-    (1 / 6, 1 / 2),  # of a full turn: 60 to 180 degrees
-    (math.log(1.5) / _LOG_SIZE_RATIO, math.log(2.0) / _LOG_SIZE_RATIO),  # 1.5 to 2 times the size
+    (0.25, 0.6),  # of a full turn: 90 to 216 degrees
+    (math.log(1.6) / _LOG_SIZE_RATIO, math.log(2.4) / _LOG_SIZE_RATIO),  # 1.6 to 2.4 times the size
 )
 
 
