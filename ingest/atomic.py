@@ -65,10 +65,15 @@ def remove_leftovers(folder: Path) -> list[Path]:
 
 
 def _alive(pid: int) -> bool:
+    """Whether the process runs. A zombie does not: in a container nobody may be there to bury the orphans."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
         return True
-    return True
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0]
+    except (OSError, IndexError):  # gone just now, or no Linux
+        return True
+    return state not in "ZX"

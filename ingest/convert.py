@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 
 import av
@@ -39,10 +41,14 @@ class ConvertOptions:
     def __post_init__(self) -> None:
         if not self.short_sides or min(self.short_sides) < 8:
             raise ClipmillError(
-                f"--short-side is {list(self.short_sides)}; each must be at least 8 px.", "Nothing was converted."
+                f"--short-side is {list(self.short_sides)}; each must be at least 8 px.",
+                "Nothing was converted.",
+                "Give for example --short-side 256 128.",
             )
         if not 1 <= self.quality <= 100:
-            raise ClipmillError(f"--quality is {self.quality}; JPEG has 1 to 100.", "Nothing was converted.")
+            raise ClipmillError(
+                f"--quality is {self.quality}; JPEG has 1 to 100.", "Nothing was converted.", "Give for example 90."
+            )
 
     @property
     def settings(self) -> str:
@@ -73,20 +79,21 @@ def convert_video(root: Path, options: ConvertOptions, job: Job) -> VideoRecord:
     except (OSError, sqlite3.OperationalError) as error:
         if not _concerns_target(error):
             raise
-        raise ClipmillError(
-            f"{path.parent} cannot be written: {error}.",
-            "The run stopped; what is finished is kept, nothing is half-written.",
-            f"Make room or mend the rights on {root}, then run the same command again.",
-        ) from error
+        raise _target_error(path.parent, root, error) from error
     if record.state == "failed":
         _remove_empty(path.parent, root)
     return record
 
 
 def _convert(path: Path, options: ConvertOptions, job: Job, record: VideoRecord) -> None:
-    stat = job.source.stat()
-    record.source_bytes, record.source_mtime_ns = stat.st_size, stat.st_mtime_ns
-    digest = file_digest(job.source)
+    try:
+        stat = job.source.stat()
+        record.source_bytes, record.source_mtime_ns = stat.st_size, stat.st_mtime_ns
+        digest = file_digest(job.source)
+    except FileNotFoundError:
+        raise
+    except OSError as error:  # not to be taken for a fault of the target
+        raise VideoError("unreadable", f"the file cannot be read: {error.strerror}") from None
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(path.parent)
     if path.exists():
@@ -182,6 +189,30 @@ def _concerns_target(error: OSError | sqlite3.OperationalError) -> bool:
     return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOTDIR)
 
 
+def _clear_away(job: Job, root: Path) -> None:
+    """Remove what a worker that was killed at this job has left: its temporary file, and folders with nothing in them."""
+    folder = layout.video_dir(root, job.key.class_name, job.key.video_id)
+    with contextlib.suppress(OSError):  # The target may be what has failed; the next run clears away too.
+        remove_leftovers(folder)
+        _remove_empty(folder, root)
+
+
+def _target_error(path: Path, root: Path, error: Exception) -> ClipmillError:
+    return ClipmillError(
+        f"{path} cannot be written: {error}.",
+        "The run stopped; what is finished is kept, nothing is half-written.",
+        f"Make room or mend the rights on {root}, then run the same command again.",
+    )
+
+
+@contextlib.contextmanager
+def _catalog_errors_told(root: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        raise _target_error(layout.catalog_path(root), root, error) from error
+
+
 def _remove_empty(folder: Path, root: Path) -> None:
     """Remove the folders of a failed video that nothing was put into."""
     for path in (folder, folder.parent):
@@ -242,7 +273,7 @@ def convert(
 
     Raises: ClipmillError when the target cannot be written; KeyboardInterrupt passes through with the catalog in order.
     """
-    with Catalog.create(root) as catalog:
+    with _catalog_errors_told(root), Catalog.create(root) as catalog:
         with catalog.transaction():
             catalog.add_classes(plan.class_names)
             catalog.drop_missing(plan.found_ids)
@@ -259,11 +290,15 @@ def convert(
         run = catalog.start_run({"settings": options.settings, "workers": num_workers}, len(plan.jobs), os.getpid())
         writer = _RunWriter(catalog, run, progress)
         state = "failed"
+        left = {job.key: job for job in todo}
         outcomes = run_jobs(partial(convert_video, root, options), todo, num_workers=num_workers, timeout_s=timeout_s)
         try:
             on_progress(progress)
             for outcome in outcomes:
                 if outcome is not None:
+                    del left[outcome.job.key]
+                    if outcome.result is None:
+                        _clear_away(outcome.job, root)
                     writer.add(_record_of(outcome, options))
                 writer.flush(due=True)
                 on_progress(progress)
@@ -273,6 +308,8 @@ def convert(
             raise
         finally:
             outcomes.close()  # type: ignore[attr-defined]
+            for job in islice(left.values(), num_workers):  # Jobs are given in order: these the workers had in hand.
+                _clear_away(job, root)
             writer.flush(state=state)
     missing = [(key.class_name, key.video_id) for key in plan.missing]
     return ConvertReport(progress, progress.elapsed_s, writer.failures, missing)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import pickle
 import signal
 import threading
 import time
@@ -159,11 +160,20 @@ def _work(function: Callable[[JobT], ResultT], connection: Connection, alive: Co
         try:
             answer = (function(job), None, "")
         except Exception as error:
-            answer = (None, error, "\n" + traceback.format_exc())
+            answer = (None, _portable(error), "\n" + traceback.format_exc())
         try:
             connection.send(answer)
         except Exception:  # an answer that cannot be pickled
             connection.send((None, RuntimeError(f"the worker's answer cannot be sent: {answer[1]!r}"), answer[2]))
+
+
+def _portable(error: Exception) -> Exception:
+    """The error itself if it survives the pipe (some do not, for their arguments are not what they were made of)."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
 
 
 def _die_with_parent(alive: Connection) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from ingest.annotations.rows import Annotations, LabelRow
 from ingest.catalog import VideoKey
 from ingest.errors import ClipmillError
-from ingest.layout import encode_component
+from ingest.layout import encode_component, video_dir
 from ingest.video import is_video_name
 
 
@@ -145,6 +145,7 @@ def _file_of(row: LabelRow, by_stem: dict[str, list[Path]], source: Path) -> Pat
 
 
 def _claim(seen: dict[VideoKey, Path], key: VideoKey, path: Path) -> None:
+    video_dir(Path(), key.class_name, key.video_id)  # Refuses a name that no folder can have.
     if (other := seen.setdefault(key, path)) != path:
         _two_claim(key.video_id, other, path)
 
@@ -169,5 +170,5 @@ def _printable(text: str) -> str:
 
 
 def describe(paths: Iterable[Path], most: int = 3) -> str:
-    names = [path.name for path in paths]
+    names = [_printable(path.name) for path in paths]
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

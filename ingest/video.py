@@ -18,6 +18,7 @@ import numpy as np
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
+from ingest._container_end import container_end
 from ingest.errors import VideoError
 
 _SUFFIXES = "mp4 mkv webm avi mov m4v mpg mpeg mpeg-4 wmv flv ts m2ts mts 3gp ogv vob asf gif"
@@ -53,13 +54,15 @@ class Video:
         self.path = path
         if path.stat().st_size == 0:
             raise VideoError("empty file", "the file has zero bytes")
-        av.logging.set_level(av.logging.ERROR)  # Else PyAV drops what ffmpeg says about a broken file.
+        av.logging.set_level(av.logging.ERROR)  # Else PyAV drops what ffmpeg says about a broken file,
+        av.logging.set_skip_repeated(False)  # or says it of the first of two files only.
         try:
             # "file:" keeps ffmpeg from reading a colon in the name as a protocol.
             with av.logging.Capture():
                 self._container = av.open(f"file:{path}")
         except (av.FFmpegError, ValueError) as error:
             message = _plain(error)
+            _refuse_cut(path)
             if "moov atom not found" in message and _is_mp4(path):
                 raise VideoError(
                     "truncated", f"its index, which this file keeps at the end, is gone: {message}"
@@ -94,7 +97,7 @@ class Video:
         """Decoded frames in presentation order.
 
         Raises: VideoError `truncated` when the file ends before its own index does, `decode error` when the decoder
-        gives up, `no frames` when nothing came out.
+        gives up, `damaged` when the container has lost its thread, `no frames` when nothing came out.
         """
         self._refuse_truncated()
         count = packets = 0
@@ -114,12 +117,15 @@ class Video:
             raise VideoError("no frames", _with_log("the video stream decodes to no frame at all", log))
         if any("ended prematurely" in line[2] for line in log):
             raise VideoError("truncated", "the file ends before the container does", count)
+        if any(sign in line[2] for line in log for sign in _SIGNS_OF_LOST_PACKETS):
+            raise VideoError("damaged", _with_log("the container is broken here, what follows is lost", log), count)
         announced = self._stream.frames
         if announced and packets < announced - _MISSING_PACKETS_ALLOWED:
             raise VideoError("truncated", f"the container announces {announced} frames, {packets} are there", count)
 
     def _refuse_truncated(self) -> None:
-        """Compare the sample index with the size of the file: costs nothing and finds a cut mp4 before decoding it."""
+        """Compare what the container and its sample index say with the size of the file: cheaper than decoding it."""
+        _refuse_cut(self.path)
         entries = self._stream.index_entries
         end = max((entry.pos + entry.size for entry in entries), default=0)
         size = self.path.stat().st_size
@@ -143,6 +149,7 @@ class Video:
 
 
 _MISSING_PACKETS_ALLOWED = 1  # Some muxers count one sample that an edit list hides.
+_SIGNS_OF_LOST_PACKETS = ("exceeds containing master element", "invalid as first byte of an EBML number")  # Matroska
 
 
 def probe(path: Path) -> VideoInfo:
@@ -156,7 +163,8 @@ class Clock:
 
     A frame without a time stamp follows its predecessor at the nominal rate; a frame that claims a time before its
     predecessor's (broken muxers) is placed one microsecond after it. AVI stores no presentation times, and what is
-    guessed for it is wrong with packed B-frames: there the decoding clock is taken, as frames leave at its pace.
+    guessed for it is wrong with packed B-frames: there the decoding clock is taken, as frames leave at its pace. It runs
+    ahead by the frames that the decoder holds back, so it starts at the first frame that comes out.
     """
 
     def __init__(self, video: Video) -> None:
@@ -171,6 +179,8 @@ class Clock:
         if ticks is None or frame.time_base is None:
             now = 0 if self._last_us is None else self._last_us + self._step_us
         else:
+            if self._by_dts and self._last_us is None:
+                self._start_s = ticks * frame.time_base
             now = round((ticks * frame.time_base - self._start_s) * 1_000_000)
         if self._last_us is not None and now <= self._last_us:
             now = self._last_us + 1
@@ -217,7 +227,7 @@ class Scaler:
             y, u, v = (_plane(plane) for plane in full.planes)
             if turns:
                 y, u, v = (np.ascontiguousarray(np.rot90(p, turns)) for p in (y, u, v))
-            out.append((y, u, v))
+            out.append((_with_even_edge(y), u, v))
         return out
 
 
@@ -241,6 +251,12 @@ def is_video_name(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES  # noqa: PTH122 - called once per file of large trees
 
 
+def _refuse_cut(path: Path) -> None:
+    end, size = container_end(path), path.stat().st_size
+    if end is not None and end > size:
+        raise VideoError("truncated", f"the container reaches to byte {end:,}, the file ends at {size:,}")
+
+
 def _is_mp4(path: Path) -> bool:
     with path.open("rb") as file:
         return file.read(8)[4:] == b"ftyp"
@@ -248,6 +264,21 @@ def _is_mp4(path: Path) -> bool:
 
 def _plane(plane: av.video.plane.VideoPlane) -> np.ndarray:
     return np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)[:, : plane.width]
+
+
+def _with_even_edge(y: np.ndarray) -> np.ndarray:
+    """The same plane, with its last column and row repeated in memory behind an odd width and height.
+
+    A 4:2:0 JPEG encoder reads that far. Else what it finds there, by chance, gets into the last blocks.
+    """
+    height, width = y.shape
+    if height % 2 == width % 2 == 0:
+        return y
+    even = np.empty((height + height % 2, width + width % 2), np.uint8)
+    even[:height, :width] = y
+    even[:height, width:] = y[:, -1:]
+    even[height:] = even[height - 1]
+    return even[:height, :width]
 
 
 def _plain(error: Exception) -> str:

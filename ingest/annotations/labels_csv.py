@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import difflib
+import io
+import math
+from collections.abc import Iterator
 from pathlib import Path
 
 from ingest.annotations.rows import SPLITS, Annotations, LabelRow
@@ -31,7 +34,9 @@ def read_labels_csv(path: Path, default_split: str = "train") -> Annotations:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise ClipmillError(
-            f"the labels file {path} cannot be read: {error.strerror}.", "Nothing was converted."
+            f"the labels file {path} cannot be read: {error.strerror}.",
+            "Nothing was converted.",
+            "Look at the path and the rights of the file.",
         ) from None
     except UnicodeDecodeError as error:
         raise ClipmillError(
@@ -39,16 +44,17 @@ def read_labels_csv(path: Path, default_split: str = "train") -> Annotations:
             "Nothing was converted.",
             f"Convert it first, for example: iconv -f latin1 -t utf-8 {path} > labels.csv",
         ) from None
-    lines = csv.reader(text.splitlines())
-    header = [name.strip().lower() for name in next(lines, [])]
+    records = _records(text, path)
+    _, cells = next(records, (1, []))
+    header = [name.strip().lower() for name in cells]
     columns = _columns(header, path)
     found = Annotations(str(path))
     splits: dict[str, LabelRow] = {}
     seen: set[tuple[str, str, str, float | None, float | None]] = set()
-    for cells in lines:
+    for line, cells in records:
         if not any(cell.strip() for cell in cells):
             continue
-        row = _row(cells, columns, len(header), path, lines.line_num, default_split)
+        row = _row(cells, columns, len(header), path, line, default_split)
         key = (row.video_id, row.label, row.split, row.start_s, row.end_s)
         if key in seen:
             found.skipped.append((row.line, f"{row.video_id} is listed twice with the same label and times"))
@@ -65,6 +71,20 @@ def read_labels_csv(path: Path, default_split: str = "train") -> Annotations:
     if not found.rows:
         raise ClipmillError(f"the labels file {path} lists no video.", "Nothing was converted.", "Check the file.")
     return found
+
+
+def _records(text: str, path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Fields of every record, with the line on which it begins: a quoted field may go over several."""
+    reader = csv.reader(io.StringIO(text))
+    line = 1
+    try:
+        for cells in reader:
+            yield line, cells
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise ClipmillError(
+            f"{path}, line {line}: {error}.", "Nothing was converted.", "Look for a quote that is never closed."
+        ) from None
 
 
 def _columns(header: list[str], path: Path) -> dict[str, int]:
@@ -90,11 +110,13 @@ def _columns(header: list[str], path: Path) -> dict[str, int]:
 
 
 def _row(cells: list[str], columns: dict[str, int], width: int, path: Path, line: int, default_split: str) -> LabelRow:
-    if len(cells) < width:
+    while len(cells) > width and not cells[-1].strip():
+        cells.pop()
+    if len(cells) != width:
         raise ClipmillError(
             f"{path}, line {line}: {len(cells)} fields where the header has {width}.",
             "Nothing was converted.",
-            "Mend that line.",
+            "Mend that line: a field that holds a comma stands in quotes, and every quote is closed.",
         )
     text = {name: cells[column].strip() for name, column in columns.items()}
     for name in _REQUIRED:
@@ -106,6 +128,8 @@ def _row(cells: list[str], columns: dict[str, int], width: int, path: Path, line
     for name in ("start_s", "end_s"):
         try:
             times[name] = float(text[name]) if text.get(name) else None
+            if not math.isfinite(times[name] or 0.0):
+                raise ValueError(text[name])
         except ValueError:
             raise ClipmillError(
                 f"{path}, line {line}: {text[name]!r} is not a time in seconds.",

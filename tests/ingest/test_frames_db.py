@@ -14,6 +14,7 @@ import pytest
 
 from ingest.errors import VideoError
 from ingest.stores.frames_db import (
+    PAGE_BYTES,
     FramesDbWriter,
     Level,
     check,
@@ -111,7 +112,7 @@ def test_each_level_lies_contiguous_and_in_order_one_after_the_other(written: Pa
     for level in LEVELS:
         # The head of a blob lies in its row's page; overflow pages follow that page.
         positions.append([data.index(blob_of(level, frame)[:64]) for frame in range(NUM_FRAMES)])
-    page = [[position // 8192 for position in level] for level in positions]
+    page = [[position // PAGE_BYTES for position in level] for level in positions]
     for pages in page:
         assert pages == sorted(pages)
     for before, after in pairwise(page):
