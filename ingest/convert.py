@@ -274,6 +274,8 @@ def convert(
     Raises: ClipmillError when the target cannot be written; KeyboardInterrupt passes through with the catalog in order.
     """
     with _catalog_errors_told(root), Catalog.create(root) as catalog:
+        finished = catalog.finished()
+        plan.keep(finished)
         with catalog.transaction():
             catalog.add_classes(plan.class_names)
             catalog.drop_missing(plan.found_ids)
@@ -283,7 +285,6 @@ def convert(
                     VideoRecord(key, "missing", reason="no file", message="the labels name it, no file has its id")
                 )
             catalog.set_labels(plan.labels)
-            finished = catalog.finished()
         todo = [job for job in plan.jobs if not _is_finished(job, finished.get(job.key), root, options)]
         progress = Progress(len(plan.jobs), skipped=len(plan.jobs) - len(todo), missing=len(plan.missing))
         progress.started_s = time.monotonic()

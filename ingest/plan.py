@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,12 +30,15 @@ class Job:
 
 @dataclass
 class Plan:
-    """Jobs, labels as (key, label, split, start_s, end_s), and what the labels name but no file has."""
+    """Jobs, labels as (key, label, split, start_s, end_s), and what the labels name but no file has.
+
+    `missing` maps each such video to the ids under which it might have been converted.
+    """
 
     jobs: list[Job] = field(default_factory=list)
     labels: list[tuple[VideoKey, str, str, float | None, float | None]] = field(default_factory=list)
     class_names: list[str] = field(default_factory=list)
-    missing: list[VideoKey] = field(default_factory=list)
+    missing: dict[VideoKey, list[str]] = field(default_factory=dict)
     unlisted: list[Path] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -43,6 +46,17 @@ class Plan:
     def found_ids(self) -> set[str]:
         """Ids under which a video of this plan may have been recorded as missing before."""
         return {job.key.video_id for job in self.jobs} | {_base_id(job.key.video_id) for job in self.jobs}
+
+    def keep(self, finished: Container[VideoKey]) -> None:
+        """Take out of `missing` what was converted before: sources may be deleted, their stores and labels stay."""
+        stored = {}
+        for key, names in self.missing.items():
+            known = (VideoKey(class_name, name) for name in names for class_name in (key.class_name, ""))
+            if (found := next((other for other in known if other in finished), None)) is not None:
+                stored[key] = found
+        for key in stored:
+            del self.missing[key]
+        self.labels = [(stored.get(key, key), *label) for key, *label in self.labels]  # type: ignore[misc]
 
 
 def plan_folders(source: Path) -> Plan:
@@ -80,10 +94,9 @@ def plan_labels(source: Path, annotations: Annotations) -> Plan:
     for row in annotations.rows:
         file = _file_of(row, by_stem, source)
         if file is None:
-            plan.missing.append(VideoKey(row.label, row.video_id))
+            plan.missing.setdefault(VideoKey(row.label, row.video_id), []).extend(_names(row))
         else:
             rows_of[file].append(row)
-    plan.missing = list(dict.fromkeys(plan.missing))
     seen: dict[VideoKey, Path] = {}
     for file, rows in rows_of.items():
         labels = sorted({row.label for row in rows})
@@ -129,10 +142,7 @@ def find_videos(source: Path) -> list[Path]:
 
 
 def _file_of(row: LabelRow, by_stem: dict[str, list[Path]], source: Path) -> Path | None:
-    names = [row.video_id]
-    if row.start_s is not None and row.end_s is not None:
-        names.insert(0, f"{row.video_id}_{int(row.start_s):06d}_{int(row.end_s):06d}")
-    for name in names:
+    for name in _names(row):
         files = by_stem.get(name, [])
         if len(files) > 1:
             spellings = {row.label, row.label.replace(" ", "_"), encode_component(row.label)}
@@ -142,6 +152,13 @@ def _file_of(row: LabelRow, by_stem: dict[str, list[Path]], source: Path) -> Pat
         if files:
             return files[0]
     return None
+
+
+def _names(row: LabelRow) -> list[str]:
+    """Names, without ending, that the file of a row may have: with its whole seconds, or the bare id."""
+    if row.start_s is None or row.end_s is None:
+        return [row.video_id]
+    return [f"{row.video_id}_{int(row.start_s):06d}_{int(row.end_s):06d}", row.video_id]
 
 
 def _claim(seen: dict[VideoKey, Path], key: VideoKey, path: Path) -> None:

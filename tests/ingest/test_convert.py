@@ -315,6 +315,25 @@ def test_missing_videos_are_recorded_and_found_later(sources: Path, tmp_path: Pa
         assert dataset_status(catalog).splits == {"train": {"ok": 2}, "val": {"ok": 1}, "test": {"ok": 1}}
 
 
+def test_sources_may_be_deleted_once_they_are_converted(sources: Path, tmp_path: Path) -> None:
+    videos, root, labels = tmp_path / "videos", tmp_path / "root", tmp_path / "labels.csv"
+    shutil.copytree(sources, videos)
+    make_video(videos / "long_000000_000010.mp4", 9)
+    labels.write_text(
+        "label,youtube_id,time_start,time_end,split\napple,vid00,,,train\napple,vid03,,,train\nplum,long,0,10,val\n"
+    )
+    run(plan_labels(videos, read_labels_csv(labels)), root)
+    before = stamps(root)
+    (videos / "long_000000_000010.mp4").unlink()
+    next(videos.rglob("vid03.mp4")).unlink()
+    report = run(plan_labels(videos, read_labels_csv(labels)), root)
+    assert (report.missing, report.failures, report.progress.skipped) == ([], [], 1)
+    assert states(root) == {"vid00": "ok", "vid03": "ok", "long_000000_000010": "ok"}
+    assert stamps(root) == before
+    with Catalog.open(root) as catalog:
+        assert dataset_status(catalog).splits == {"train": {"ok": 2}, "val": {"ok": 1}}
+
+
 def test_changed_labels_replace_the_old_ones_without_decoding(sources: Path, root: Path, tmp_path: Path) -> None:
     labels = tmp_path / "labels.csv"
     for split in ("train", "test"):

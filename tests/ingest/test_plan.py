@@ -204,7 +204,7 @@ def test_two_files_with_one_id_are_both_named_where_nothing_decides(tmp_path: Pa
 def test_missing_and_unlisted_are_both_told(tmp_path: Path) -> None:
     touch(tmp_path, "x.mp4", "stray.mp4")
     plan = plan_labels(tmp_path, labels(("apple", "x"), ("apple", "gone", "val"), ("pear", "gone", "val")))
-    assert plan.missing == [VideoKey("apple", "gone"), VideoKey("pear", "gone")]
+    assert list(plan.missing) == [VideoKey("apple", "gone"), VideoKey("pear", "gone")]
     assert (VideoKey("pear", "gone"), "pear", "val", None, None) in plan.labels
     assert plan.unlisted == [tmp_path / "stray.mp4"]
 
