@@ -16,7 +16,11 @@ from ingest.layout import frames_db_path
 from ingest.stores import frames_db
 from ingest.stores.frames_db import Level
 
-_CONNECTIONS_PER_THREAD = 32
+# Of all threads together: well below the 1,024 files that a process may have open on most systems.
+_CONNECTIONS = 256
+# A frame is read once, so a cache of pages (2 MB per connection if SQLite has its way) only costs: every connection
+# would fill memory of its own, which no processor's cache holds.
+_CACHE_PAGES = 8
 
 
 class ClipDataset:
@@ -74,10 +78,14 @@ class ClipDataset:
 
 
 class FrameReader:
-    """Reads encoded frames of a dataset. Connections are kept per thread, the least recently used is closed."""
+    """Reads encoded frames of a dataset, for `num_threads` threads.
 
-    def __init__(self, dataset: ClipDataset) -> None:
+    Connections are kept per thread, the least recently used is closed.
+    """
+
+    def __init__(self, dataset: ClipDataset, num_threads: int = 1) -> None:
         self._dataset = dataset
+        self._num_kept = max(_CONNECTIONS // num_threads, 1)
         self._local = threading.local()
         self._all: list[OrderedDict[int, sqlite3.Connection]] = []
 
@@ -102,7 +110,8 @@ class FrameReader:
             self._all.append(connections)
         if (db := connections.get(video)) is None:
             db = connections[video] = frames_db.connect(self._dataset.path(video))
-            if len(connections) > _CONNECTIONS_PER_THREAD:
+            db.execute(f"PRAGMA cache_size={_CACHE_PAGES}")
+            if len(connections) > self._num_kept:
                 connections.popitem(last=False)[1].close()
         else:
             connections.move_to_end(video)

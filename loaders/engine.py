@@ -55,7 +55,7 @@ class ClipEngine:
     ) -> None:
         cv2.setNumThreads(1)  # One clip, one thread: OpenCV's own threads would fight with these.
         self._dataset, self._spec = dataset, spec
-        self._reader = FrameReader(dataset)
+        self._reader = FrameReader(dataset, num_threads)
         self._local = threading.local()
         self._counters: list[_Counters] = []
         self._pool = ThreadPoolExecutor(num_threads, thread_name_prefix="clipmill-decode")
@@ -103,7 +103,7 @@ class ClipEngine:
                 continue
             try:
                 decoder(blob, out[t], counters.seconds)
-            except (ValueError, cv2.error) as error:
+            except (ValueError, TypeError, cv2.error) as error:
                 name = self._dataset.name(plan.video)
                 raise ClipError("undecodable", f"{name}: level {plan.level.short_side}: {error}", int(frame)) from error
             done = frame
@@ -155,18 +155,14 @@ class _Decoder:
         plan, (height, width) = self._plan, out.shape[:2]
         top, left = plan.offset
         if image.shape[:2] == plan.scaled:
-            part = image[top : top + height, left : left + width]
-            if plan.mirror:
-                cv2.flip(part, 1, dst=out)
-            else:
-                out[...] = part
+            _copy(image[top : top + height, left : left + width], out, plan.mirror)
             return
         fy, fx = image.shape[0] / plan.scaled[0], image.shape[1] / plan.scaled[1]
         shrink = max(fy, fx) > 2
         interpolation = cv2.INTER_AREA if shrink else cv2.INTER_LINEAR
         if self._spec.exact:
             whole = cv2.resize(image, plan.scaled[::-1], interpolation=interpolation)
-            out[...] = whole[top : top + height, left : left + width]
+            _copy(whole[top : top + height, left : left + width], out, plan.mirror)
             return
         y0, y1 = round(top * fy), round((top + height) * fy)
         x0, x1 = round(left * fx), round((left + width) * fx)
@@ -175,3 +171,10 @@ class _Decoder:
         )
         if plan.mirror:
             cv2.flip(out, 1, dst=out)
+
+
+def _copy(image: np.ndarray, out: np.ndarray, mirror: bool) -> None:
+    """`image` into `out`; `image` is scratch and may be changed."""
+    if mirror:  # First and in place: it writes backwards, which takes three times as long into memory outside the caches.
+        cv2.flip(image, 1, dst=image)
+    out[...] = image

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import time
+import weakref
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import Future
 from concurrent.futures import wait as wait_for
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import partial
 from types import TracebackType
 from typing import Any
@@ -42,6 +44,7 @@ class ClipBatch:
     view: torch.Tensor
     epoch: int
     position: int
+    _copied: torch.cuda.Event | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -54,6 +57,8 @@ class ClipBatch:
         The memory order stays that of the frames, which is `channels_last_3d`.
         """
         frames = self.frames.to(device, non_blocking=True)
+        if frames.is_cuda:  # The loader must not write to the slot before the copy has left it.
+            self._copied = torch.cuda.current_stream(frames.device).record_event()
         scale = torch.tensor([1 / (255 * s) for s in std], device=device)
         shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], device=device)
         return frames.float().mul_(scale).add_(shift).permute(0, 4, 1, 2, 3)
@@ -65,7 +70,7 @@ class ClipLoader:
     Sample k of epoch e is a pure function of (seed, e, k): the stream is the same for any number of threads, and with
     `world_size` ranks each batch of all ranks together is the batch that one rank would get with the sum of their batch
     sizes. `iter(loader)` goes on where the last iteration stopped: at the start of an epoch, or, after a `break` or
-    `load_state_dict`, in the middle of one.
+    `load_state_dict`, in the middle of one. There is one stream: a new iteration ends the one before.
 
     `shuffle` and `drop_last` are on for training specs and off for evaluation specs unless said otherwise. `depth`
     batches are made ahead; memory is (depth + 2) batches.
@@ -85,6 +90,10 @@ class ClipLoader:
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}; a batch has at least one clip")
+        if not 0 <= rank < world_size:
+            raise ValueError(f"rank is {rank}; with a world_size of {world_size} it is 0 to {world_size - 1}")
         training = spec.views is None
         self.dataset, self.spec, self.batch_size, self.seed = dataset, spec, batch_size, seed
         self.rank, self.world_size = rank, world_size
@@ -105,6 +114,7 @@ class ClipLoader:
             dataset, spec, batch_size=batch_size, num_threads=self.num_threads, num_slots=depth + 2
         )
         self._closed = False
+        self._stream: Callable[[], Generator[ClipBatch, None, None] | None] = lambda: None
 
     def __len__(self) -> int:
         """Batches of a whole epoch."""
@@ -114,37 +124,46 @@ class ClipLoader:
     def __iter__(self) -> Iterator[ClipBatch]:
         if self._closed:
             raise RuntimeError("the loader is closed")
+        self._stop_stream()
+        stream = self._rest_of_epoch()
+        self._stream = weakref.ref(stream)
+        return stream
+
+    def _rest_of_epoch(self) -> Generator[ClipBatch, None, None]:
         order = epoch_order(self.num_items, self.seed, self.epoch, shuffle=self.shuffle)
         waiting: deque[tuple[int, Slot, list[Future[ClipPlan]]]] = deque()
         step = self.batch_size * self.world_size
         stop = len(self) * step
         ahead = self._position
-        held: Slot | None = None
         try:
             while self._position < stop:
-                if held is not None:
-                    self._engine.free.put(held)
-                    held = None
                 while ahead < stop and not self._engine.free.empty():
                     slot = self._engine.free.get()
                     waiting.append((ahead, slot, self._engine.submit(slot, self._plans(order, ahead))))
                     ahead += step
-                position, held, futures = waiting.popleft()
+                position, slot, futures = waiting[0]
                 started = time.perf_counter()
                 plans = [future.result() for future in futures]
                 self.wait_s += time.perf_counter() - started
                 self._position = position + step
                 if plans:
-                    yield self._batch(held, plans, position)
+                    batch = self._batch(slot, plans, position)
+                    yield batch
+                    if batch._copied is not None:
+                        batch._copied.synchronize()
+                waiting.popleft()
+                self._engine.free.put(slot)
             self.epoch, self._position = self.epoch + 1, 0
         finally:
-            if held is not None:
-                self._engine.free.put(held)
-            for _, slot, futures in waiting:
-                for future in futures:
-                    future.cancel()
-                wait_for(futures)
+            # Waited for is only what is under way: once the threads have stopped, nobody reports a cancelled clip done.
+            wait_for([future for _, _, futures in waiting for future in futures if not future.cancel()])
+            for _, slot, _ in waiting:
                 self._engine.free.put(slot)
+
+    def _stop_stream(self) -> None:
+        """End the iteration that goes on, if any: there is one stream, and it has all the slots."""
+        if (stream := self._stream()) is not None:
+            stream.close()
 
     def _plans(self, order: np.ndarray, position: int) -> list[partial[ClipPlan]]:
         """This rank's share of the global batch at `position`, as plans still to be made."""
@@ -199,11 +218,14 @@ class ClipLoader:
                     "The stream cannot go on in the same order.",
                     "Resume with the data and the seed of the first run, or start anew with the weights only (--init).",
                 )
+        self._stop_stream()
         self.epoch, self._position = int(state["epoch"]), int(state["position"])
 
     def close(self) -> None:
         """Stop the threads and close the files. The loader cannot be used afterwards; a second call does nothing."""
         self._closed = True
+        with suppress(ValueError):  # Called from inside the wait for a batch: the cancelled clips end it.
+            self._stop_stream()
         self._engine.close()
 
     def __enter__(self) -> ClipLoader:

@@ -31,9 +31,9 @@ class Rates:
     def line(self, *, colour: bool = False) -> str:
         """`Speed (r=1.53e+5 f=2.10e+2 b=8.00e+1) clip/sec `, red, yellow or green by the historical limits.
 
-        Empty when nothing was read; without `b` in evaluation.
+        Empty until clips were read and went forward; without `b` in evaluation.
         """
-        if self.read is None:
+        if self.read is None or self.forward is None:
             return ""
         parts = [
             f"{name}={_coloured(name, value) if colour else _short(value)}"
