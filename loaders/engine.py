@@ -175,6 +175,7 @@ class _Decoder:
 
 def _copy(image: np.ndarray, out: np.ndarray, mirror: bool) -> None:
     """`image` into `out`; `image` is scratch and may be changed."""
-    if mirror:  # First and in place: it writes backwards, which takes three times as long into memory outside the caches.
+    if mirror:
+        # First and in place: it writes backwards, which takes three times as long into memory that no cache holds.
         cv2.flip(image, 1, dst=image)
     out[...] = image

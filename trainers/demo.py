@@ -124,11 +124,12 @@ def _status(root: Path) -> Any:
 
 
 def _clips_per_s(run: Path) -> float:
-    """Clips per second of training, averaged over epochs after the first."""
+    """Clips per second of training, averaged over epochs; the first one, which warms up, counts only if it is alone."""
     from trainers.engine.logs import read_csv
 
     rates = [float(row["clips_per_s"]) for row in read_csv(run / "epochs.csv") if row["split"] == "train"]
-    return sum(rates[1:]) / max(len(rates) - 1, 1)
+    rates = rates[1:] or rates
+    return sum(rates) / len(rates)
 
 
 @contextlib.contextmanager

@@ -196,11 +196,11 @@ def read_meta(db: sqlite3.Connection) -> dict[str, Any]:
 def read_frames(db: sqlite3.Connection, level: Level, frames: np.ndarray) -> list[bytes]:
     """Encoded images of the given 0-based frame numbers, in that order, by one query. Numbers may repeat.
 
-    A dense clip is read as one range, a sparse one by key. Raises: VideoError naming the first missing frame.
+    Consecutive frames are read as one range, others by key. Raises: VideoError naming the first missing frame.
     """
     wanted = sorted({int(i) for i in frames})
     first, last = wanted[0], wanted[-1]
-    if last - first + 1 <= 2 * len(wanted):
+    if last - first + 1 == len(wanted):
         rows = db.execute(f"SELECT frame, frames FROM {level.table} WHERE frame BETWEEN ? AND ?", (first, last))
     else:
         slots = ",".join("?" * len(wanted))
