@@ -6,9 +6,10 @@ import csv
 import difflib
 import io
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from ingest.annotations._reading import finish, read_text
 from ingest.annotations.rows import SPLITS, Annotations, LabelRow
 from ingest.errors import ClipmillError
 
@@ -30,52 +31,29 @@ def read_labels_csv(path: Path, default_split: str = "train") -> Annotations:
 
     Raises: ClipmillError for a missing file or column, a broken row (with its line), one video in two splits.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise ClipmillError(
-            f"the labels file {path} cannot be read: {error.strerror}.",
-            "Nothing was converted.",
-            "Look at the path and the rights of the file.",
-        ) from None
-    except UnicodeDecodeError as error:
-        raise ClipmillError(
-            f"the labels file {path} is not UTF-8 (byte {error.start}).",
-            "Nothing was converted.",
-            f"Convert it first, for example: iconv -f latin1 -t utf-8 {path} > labels.csv",
-        ) from None
-    records = _records(text, path)
-    _, cells = next(records, (1, []))
-    header = [name.strip().lower() for name in cells]
-    columns = _columns(header, path)
+    return finish(read_labels_table(path, default_split))
+
+
+def read_labels_table(
+    path: Path, default_split: str, *, delimiter: str = ",", header: list[str] | None = None, label_needed: bool = True
+) -> Annotations:
+    """The rows as they stand, of a file with another delimiter, a given header in place of its own, or no labels."""
     found = Annotations(str(path))
-    splits: dict[str, LabelRow] = {}
-    seen: set[tuple[str, str, str, float | None, float | None]] = set()
+    records = csv_records(read_text(path), path, delimiter)
+    if header is None:
+        _, cells = next(records, (1, []))
+        header = [name.strip().lower() for name in cells]
+    required = _REQUIRED if label_needed else _REQUIRED[1:]
+    columns = _columns(header, path, required)
     for line, cells in records:
-        if not any(cell.strip() for cell in cells):
-            continue
-        row = _row(cells, columns, len(header), path, line, default_split)
-        key = (row.video_id, row.label, row.split, row.start_s, row.end_s)
-        if key in seen:
-            found.skipped.append((row.line, f"{row.video_id} is listed twice with the same label and times"))
-            continue
-        seen.add(key)
-        other = splits.setdefault(row.video_id if row.start_s is None else f"{row.video_id} {row.start_s}", row)
-        if other.split != row.split:
-            raise ClipmillError(
-                f"{path}, line {row.line}: video {row.video_id} is in split {row.split}, on line {other.line} in {other.split}.",
-                "Nothing was converted: a video in two splits spoils the evaluation.",
-                "Remove one of the two lines.",
-            )
-        found.rows.append(row)
-    if not found.rows:
-        raise ClipmillError(f"the labels file {path} lists no video.", "Nothing was converted.", "Check the file.")
+        if any(cell.strip() for cell in cells):
+            found.rows.append(_row(cells, columns, len(header), path, line, default_split, required))
     return found
 
 
-def _records(text: str, path: Path) -> Iterator[tuple[int, list[str]]]:
+def csv_records(text: str, path: Path, delimiter: str = ",") -> Iterator[tuple[int, list[str]]]:
     """Fields of every record, with the line on which it begins: a quoted field may go over several."""
-    reader = csv.reader(io.StringIO(text))
+    reader = csv.reader(io.StringIO(text), delimiter=delimiter)
     line = 1
     try:
         for cells in reader:
@@ -87,14 +65,14 @@ def _records(text: str, path: Path) -> Iterator[tuple[int, list[str]]]:
         ) from None
 
 
-def _columns(header: list[str], path: Path) -> dict[str, int]:
+def _columns(header: list[str], path: Path, required: Sequence[str]) -> dict[str, int]:
     columns = {}
     for name, synonyms in _HEADERS.items():
         for synonym in synonyms:
             if synonym in header:
                 columns[name] = header.index(synonym)
                 break
-    for name in _REQUIRED:
+    for name in required:
         if name not in columns:
             wanted = _HEADERS[name][0]
             near = difflib.get_close_matches(wanted, header, n=1)
@@ -109,7 +87,15 @@ def _columns(header: list[str], path: Path) -> dict[str, int]:
     return columns
 
 
-def _row(cells: list[str], columns: dict[str, int], width: int, path: Path, line: int, default_split: str) -> LabelRow:
+def _row(
+    cells: list[str],
+    columns: dict[str, int],
+    width: int,
+    path: Path,
+    line: int,
+    default_split: str,
+    required: Sequence[str],
+) -> LabelRow:
     while len(cells) > width and not cells[-1].strip():
         cells.pop()
     if len(cells) != width:
@@ -119,7 +105,7 @@ def _row(cells: list[str], columns: dict[str, int], width: int, path: Path, line
             "Mend that line: a field that holds a comma stands in quotes, and every quote is closed.",
         )
     text = {name: cells[column].strip() for name, column in columns.items()}
-    for name in _REQUIRED:
+    for name in required:
         if not text[name]:
             raise ClipmillError(
                 f"{path}, line {line}: the {name} is empty.", "Nothing was converted.", "Mend that line."
@@ -137,4 +123,6 @@ def _row(cells: list[str], columns: dict[str, int], width: int, path: Path, line
                 "Mend that line.",
             ) from None
     split = text.get("split", "").lower() or default_split
-    return LabelRow(text["video_id"], text["label"], SPLITS.get(split, split), times["start_s"], times["end_s"], line)
+    return LabelRow(
+        text["video_id"], text.get("label", ""), SPLITS.get(split, split), times["start_s"], times["end_s"], line
+    )
