@@ -28,6 +28,7 @@ from trainers.engine.loop import evaluate, make_fabric, train
 from trainers.engine.optimizers import build_optimizer
 from trainers.engine.run import Run
 from trainers.method import Losses
+from trainers.metrics import Meter
 from trainers.session import run_test, run_training
 from trainers.srtg.method import MethodConfig
 
@@ -289,3 +290,20 @@ def test_no_file_of_the_loader_is_left_open_after_training(config_of: ConfigOf, 
     descriptors = Path("/proc/self/fd")
     links = [path.readlink().name for path in descriptors.iterdir() if path.exists()]
     assert "frames.db" not in links
+
+
+def test_the_best_checkpoint_has_the_highest_accuracy_and_of_those_the_lowest_loss(
+    config_of: ConfigOf, tmp_path: Path
+) -> None:
+    config = config_of()
+    method, fabric = MeanColour(), make_fabric(config)
+    with make_loader(config, "train") as loader:
+        run = Run(tmp_path / "run", config, fabric, method, {}, loader)
+        run.epochs_log.path.parent.mkdir()
+        run.epochs_log.start(before_step=0)
+        kept = []
+        for top1, loss in ((3, 1.0), (3, 2.0), (3, 0.5), (2, 0.1), (4, 3.0)):
+            run.step += 1
+            run.epoch_done(Meter(loss=4 * loss, top1=top1, top5=4, count=4))
+            kept.append(read(run.checkpoints.folder / "best.pt")["step"])
+    assert kept == [1, 1, 3, 3, 5]

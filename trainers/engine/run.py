@@ -62,6 +62,7 @@ class Run:
     step: int = 0
     micro_step: int = 0
     best_top1: float = -1.0
+    best_loss: float = float("inf")
     lr: float = 0.0
     meter: Meter = field(default_factory=Meter)
     _pending: list[Pending] = field(default_factory=list)
@@ -158,9 +159,12 @@ class Run:
             if split == "train":
                 row |= {"seconds": seconds, "clips_per_s": meter.count * self.fabric.world_size / seconds}
             self.epochs_log.add(row)
-        best = validation is not None and validation.means()["top1"] > self.best_top1
-        if best and validation is not None:
-            self.best_top1 = validation.means()["top1"]
+        best = False
+        if validation is not None:  # Small validation sets tie often: then the lower loss decides.
+            top1, loss = validation.means()["top1"], validation.means()["loss"]
+            best = (top1, -loss) > (self.best_top1, -self.best_loss)
+            if best:
+                self.best_top1, self.best_loss = top1, loss
         if self.fabric.is_global_zero:
             self.epochs_log.flush()
             shown = "   ".join(
@@ -183,7 +187,7 @@ class Run:
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
             "loader": self.loader.state_dict(),
             "step": self.step,
-            "best_top1": self.best_top1,
+            "best": [self.best_top1, self.best_loss],
             "meter": asdict(self.meter),
             "rng": torch.get_rng_state(),
             "torch_version": str(torch.__version__),
@@ -218,7 +222,8 @@ class Run:
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state["optimizers"][name])
         self.loader.load_state_dict(state["loader"])
-        self.step, self.best_top1, self.meter = state["step"], state["best_top1"], Meter(**state["meter"])
+        self.step, self.meter = state["step"], Meter(**state["meter"])
+        self.best_top1, self.best_loss = state["best"]
         torch.set_rng_state(state["rng"])
 
     # Figures
