@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ingest.errors import ClipmillError
+
 if TYPE_CHECKING:
     from ingest.convert import ConvertReport
     from ingest.dataset import DatasetStatus
@@ -28,6 +30,7 @@ def convert(
     source: Annotated[Path, typer.Argument(metavar="SRC", help="Folder of videos.")],
     root: Annotated[Path, typer.Argument(metavar="ROOT", help="Dataset root to write to.")],
     labels: Annotated[Path | None, typer.Option(help="Labels csv: label,youtube_id,time_start,time_end,split.")] = None,
+    cut: Annotated[bool, typer.Option("--cut", help="Sources are untrimmed: cut out each row's time span.")] = False,
     short_side: Annotated[list[int], typer.Option(help="Stored short sides in pixels: 256, or several: 256 128.")] = (
         256,
     ),  # type: ignore[assignment]
@@ -45,7 +48,9 @@ def convert(
     from ingest.progress import shown
 
     options = ConvertOptions(tuple(short_side), quality)
-    plan = plan_labels(source, read_labels_csv(labels)) if labels else plan_folders(source)
+    if cut and not labels:
+        raise ClipmillError("--cut needs time spans.", "Nothing was converted.", "Give them with --labels FILE.")
+    plan = plan_labels(source, read_labels_csv(labels), cut=cut) if labels else plan_folders(source)
     if dry_run:
         _print_plan(plan, options.settings, as_json)
         raise typer.Exit(0)

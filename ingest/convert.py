@@ -25,7 +25,7 @@ from ingest.errors import ClipmillError, VideoError
 from ingest.executors import Outcome, run_jobs
 from ingest.plan import Job, Plan
 from ingest.stores import frames_db
-from ingest.video import Clock, Scaler, Video, displayed_size, file_digest, quarter_turns
+from ingest.video import Scaler, Video, displayed_size, file_digest, quarter_turns, timed_frames
 
 STORE = "frames-db"
 _FLUSH_EVERY_S = 0.25
@@ -50,9 +50,13 @@ class ConvertOptions:
                 f"--quality is {self.quality}; JPEG has 1 to 100.", "Nothing was converted.", "Give for example 90."
             )
 
+    def settings_of(self, job: Job) -> str:
+        """All that decides what is written for a job, as one line."""
+        return self.settings if job.span_s is None else "{} span={:g}-{:g}".format(self.settings, *job.span_s)
+
     @property
     def settings(self) -> str:
-        """All that decides what is written, as one line: another line means the stored frames are not these."""
+        """All that decides how frames are stored, as one line: another line means the stored ones are not these."""
         sides = ",".join(str(side) for side in sorted(set(self.short_sides), reverse=True))
         return f"{STORE} v{frames_db.SCHEMA_VERSION} short_side={sides} jpeg q={self.quality} 4:2:0"
 
@@ -65,7 +69,7 @@ def convert_video(root: Path, options: ConvertOptions, job: Job) -> VideoRecord:
 
     Raises: ClipmillError when the target cannot be written or is full.
     """
-    record = VideoRecord(job.key, "failed", job.source_text, settings=options.settings)
+    record = VideoRecord(job.key, "failed", job.source_text, settings=options.settings_of(job))
     path = layout.frames_db_path(root, job.key.class_name, job.key.video_id)
     try:
         _convert(path, options, job, record)
@@ -98,12 +102,12 @@ def _convert(path: Path, options: ConvertOptions, job: Job, record: VideoRecord)
     remove_leftovers(path.parent)
     if path.exists():
         meta = _meta_of(path)
-        if (meta.get("settings"), meta.get("source_sha256")) == (options.settings, digest):
+        if (meta.get("settings"), meta.get("source_sha256")) == (record.settings, digest):
             _fill(record, path, meta)
             return
     with Video(job.source) as video:
         meta = {
-            "settings": options.settings,
+            "settings": record.settings,
             "codec": "jpeg",
             "quality": options.quality,
             "chroma": "4:2:0",
@@ -118,24 +122,27 @@ def _convert(path: Path, options: ConvertOptions, job: Job, record: VideoRecord)
             "ffmpeg_version": av.ffmpeg_version_info,
             "simplejpeg_version": simplejpeg.__version__,
         }
-        _write_frames(path, options, video, meta)
+        if job.span_s is not None:
+            meta |= {"span_start_s": job.span_s[0], "span_end_s": job.span_s[1]}
+        _write_frames(path, options, video, meta, job.span_s)
     _fill(record, path, _meta_of(path))
 
 
-def _write_frames(path: Path, options: ConvertOptions, video: Video, meta: dict[str, object]) -> None:
+def _write_frames(
+    path: Path, options: ConvertOptions, video: Video, meta: dict[str, object], span_s: tuple[float, float] | None
+) -> None:
     """Decode once; scale, encode and store every level of every frame."""
-    clock = Clock(video)
-    frames = video.frames()
-    first = next(frames)
+    frames = timed_frames(video, span_s)
+    first_us, first = next(frames)
     width, height = displayed_size(first)
     levels = frames_db.plan_levels(width, height, options.short_sides)
     scaler = Scaler([(level.width, level.height) for level in levels])
     with frames_db.FramesDbWriter(path, levels) as writer:
-        times_us = [clock.read(first)]
-        writer.add(times_us[0], _encode(scaler, first, options.quality))
-        for frame in frames:
-            times_us.append(clock.read(frame))
-            writer.add(times_us[-1], _encode(scaler, frame, options.quality))
+        times_us = [first_us]
+        writer.add(first_us, _encode(scaler, first, options.quality))
+        for now_us, frame in frames:
+            times_us.append(now_us)
+            writer.add(now_us, _encode(scaler, frame, options.quality))
         meta |= {
             "width": width,
             "height": height,
@@ -353,7 +360,7 @@ def _is_finished(job: Job, known: tuple[str, int, int, str, int] | None, root: P
     if known is None:
         return False
     _, source_bytes, source_mtime_ns, settings, file_bytes = known
-    if settings != options.settings:
+    if settings != options.settings_of(job):
         return False
     try:
         stat = job.source.stat()
@@ -369,5 +376,10 @@ def _record_of(outcome: Outcome[Job, VideoRecord], options: ConvertOptions) -> V
         return outcome.result
     job = outcome.job
     return VideoRecord(
-        job.key, "failed", job.source_text, settings=options.settings, reason=outcome.reason, message=outcome.message
+        job.key,
+        "failed",
+        job.source_text,
+        settings=options.settings_of(job),
+        reason=outcome.reason,
+        message=outcome.message,
     )

@@ -17,10 +17,14 @@ from ingest.video import is_video_name
 
 @dataclass(frozen=True)
 class Job:
-    """One video to convert."""
+    """One video to convert: a whole file, or the frames shown in `span_s` (start, end) seconds of it, end excluded."""
 
     key: VideoKey
     source: Path
+    span_s: tuple[float, float] | None = None
+
+    def __str__(self) -> str:
+        return str(self.source) if self.span_s is None else "{} ({:g} to {:g} s)".format(self.source, *self.span_s)
 
     @property
     def source_text(self) -> str:
@@ -65,23 +69,25 @@ def plan_folders(source: Path) -> Plan:
     Raises: ClipmillError when there is no video, or two in one class with one id.
     """
     plan = Plan()
-    seen: dict[VideoKey, Path] = {}
+    seen: dict[VideoKey, Job] = {}
     for path in find_videos(source):
         folders = path.relative_to(source).parts[:-1]
         key = VideoKey(_printable(folders[0]) if folders else "", _printable(path.stem))
-        _claim(seen, key, path)
-        plan.jobs.append(Job(key, path))
+        _add(plan, seen, Job(key, path))
         if key.class_name:
             plan.labels.append((key, key.class_name, "", None, None))
     plan.class_names = sorted({job.key.class_name for job in plan.jobs} - {""})
     return plan
 
 
-def plan_labels(source: Path, annotations: Annotations) -> Plan:
+def plan_labels(source: Path, annotations: Annotations, *, cut: bool = False) -> Plan:
     """The videos that the labels name, wherever they lie below `source`, under the label's class.
 
     A row finds the file `<id>_<start>_<end>` (six digits each, whole seconds) or `<id>`; where several folders hold
     one, the folder with the label's name decides. A video with several labels of its own lies in no class.
+
+    With `cut`, a file `<id>` is the untrimmed source of its rows: each time span becomes a clip of its own, called
+    `<id>_<start>_<end>` as trimmed copies are.
 
     Raises: ClipmillError when two files claim one id, or no file is found at all.
     """
@@ -90,25 +96,26 @@ def plan_labels(source: Path, annotations: Annotations) -> Plan:
     by_stem: dict[str, list[Path]] = defaultdict(list)
     for path in find_videos(source):
         by_stem[_printable(path.stem)].append(path)
-    rows_of: dict[Path, list[LabelRow]] = defaultdict(list)
+    rows_of: dict[tuple[Path, tuple[float, float] | None], list[LabelRow]] = defaultdict(list)
     for row in annotations.rows:
         file = _file_of(row, by_stem, source)
         if file is None:
             plan.missing.setdefault(VideoKey(row.label, row.video_id), []).extend(_names(row))
         else:
-            rows_of[file].append(row)
-    seen: dict[VideoKey, Path] = {}
-    for file, rows in rows_of.items():
+            rows_of[file, _span_to_cut(row, file) if cut else None].append(row)
+    seen: dict[VideoKey, Job] = {}
+    for (file, span_s), rows in rows_of.items():
         labels = sorted({row.label for row in rows})
-        key = VideoKey(labels[0] if len(labels) == 1 else "", _printable(file.stem))
-        _claim(seen, key, file)
-        plan.jobs.append(Job(key, file))
+        name = _names(rows[0])[0] if span_s else _printable(file.stem)
+        _add(plan, seen, Job(VideoKey(labels[0] if len(labels) == 1 else "", name), file, span_s))
+        key = plan.jobs[-1].key
         plan.labels += [(key, row.label, row.split, row.start_s, row.end_s) for row in rows]
     missing = {(row.label, row.video_id): row for row in annotations.rows}
     for key in plan.missing:
         row = missing[key.class_name, key.video_id]
         plan.labels.append((key, row.label, row.split, row.start_s, row.end_s))
-    plan.unlisted = [path for paths in by_stem.values() for path in paths if path not in rows_of]
+    used = {file for file, _ in rows_of}
+    plan.unlisted = [path for paths in by_stem.values() for path in paths if path not in used]
     if not plan.jobs:
         raise ClipmillError(
             f"{annotations.source} lists {len(annotations.rows)} videos, and {source} holds none of them.",
@@ -148,7 +155,7 @@ def _file_of(row: LabelRow, by_stem: dict[str, list[Path]], source: Path) -> Pat
             spellings = {row.label, row.label.replace(" ", "_"), encode_component(row.label)}
             files = [file for file in files if spellings & set(file.relative_to(source).parts[:-1])] or files
         if len(files) > 1:
-            _two_claim(name, files[0], files[1])
+            _two_claim(name, str(files[0]), str(files[1]))
         if files:
             return files[0]
     return None
@@ -161,13 +168,27 @@ def _names(row: LabelRow) -> list[str]:
     return [f"{row.video_id}_{int(row.start_s):06d}_{int(row.end_s):06d}", row.video_id]
 
 
-def _claim(seen: dict[VideoKey, Path], key: VideoKey, path: Path) -> None:
-    video_dir(Path(), key.class_name, key.video_id)  # Refuses a name that no folder can have.
-    if (other := seen.setdefault(key, path)) != path:
-        _two_claim(key.video_id, other, path)
+def _span_to_cut(row: LabelRow, file: Path) -> tuple[float, float] | None:
+    """The span of a row whose file is the untrimmed one; None for a file that is the clip already."""
+    if row.start_s is None or row.end_s is None or _printable(file.stem) != row.video_id:
+        return None
+    if row.end_s <= row.start_s:
+        raise ClipmillError(
+            f"line {row.line}: video {row.video_id} is to be cut from {row.start_s:g} to {row.end_s:g} s.",
+            "Nothing was converted: a clip ends after it starts.",
+            "Mend that line.",
+        )
+    return row.start_s, row.end_s
 
 
-def _two_claim(video_id: str, one: Path, other: Path) -> None:
+def _add(plan: Plan, seen: dict[VideoKey, Job], job: Job) -> None:
+    video_dir(Path(), job.key.class_name, job.key.video_id)  # Refuses a name that no folder can have.
+    if (other := seen.setdefault(job.key, job)) != job:
+        _two_claim(job.key.video_id, str(other), str(job))
+    plan.jobs.append(job)
+
+
+def _two_claim(video_id: str, one: str, other: str) -> None:
     raise ClipmillError(
         f"two videos have the id {video_id!r}: {one} and {other}.",
         "Nothing was converted: one would overwrite the other.",

@@ -5,9 +5,10 @@ Through ffmpeg's libraries (PyAV). docs/design.md says why not through its comma
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -73,6 +74,7 @@ class Video:
             self._container.close()
             raise VideoError("no video stream", "the file holds no video stream (audio or data only)")
         self._stream = stream
+        self._sought_s = 0.0
         stream.codec_context.thread_count = num_threads
         stream.codec_context.thread_type = "AUTO"
 
@@ -93,7 +95,7 @@ class Video:
             sample_aspect=str(stream.sample_aspect_ratio or "1"),
         )
 
-    def frames(self) -> Iterator[VideoFrame]:
+    def frames(self) -> Generator[VideoFrame, None, None]:
         """Decoded frames in presentation order.
 
         Raises: VideoError `truncated` when the file ends before its own index does, `decode error` when the decoder
@@ -101,6 +103,7 @@ class Video:
         """
         self._refuse_truncated()
         count = packets = 0
+        whole = self._sought_s == 0
         with av.logging.Capture() as log:
             try:
                 for packet in self._container.demux(self._stream):
@@ -113,15 +116,20 @@ class Video:
                         count += 1
             except (av.FFmpegError, ValueError) as error:
                 raise VideoError("decode error", _with_log(_plain(error), log), count) from None
-        if count == 0:
+        if count == 0 and whole:
             raise VideoError("no frames", _with_log("the video stream decodes to no frame at all", log))
         if any("ended prematurely" in line[2] for line in log):
             raise VideoError("truncated", "the file ends before the container does", count)
         if any(sign in line[2] for line in log for sign in _SIGNS_OF_LOST_PACKETS):
             raise VideoError("damaged", _with_log("the container is broken here, what follows is lost", log), count)
         announced = self._stream.frames
-        if announced and packets < announced - _MISSING_PACKETS_ALLOWED:
+        if whole and announced and packets < announced - _MISSING_PACKETS_ALLOWED:
             raise VideoError("truncated", f"the container announces {announced} frames, {packets} are there", count)
+
+    def seek(self, time_s: float) -> None:
+        """Go to the last key frame at or before `time_s`, on the clock that players show. Before `frames`."""
+        self._sought_s = time_s
+        self._container.seek(round((self.start_s + Fraction(time_s)) * 1_000_000), backward=True, any_frame=False)
 
     def _refuse_truncated(self) -> None:
         """Compare what the container and its sample index say with the size of the file: cheaper than decoding it."""
@@ -186,6 +194,52 @@ class Clock:
             now = self._last_us + 1
         self._last_us = now
         return now
+
+
+def timed_frames(video: Video, span_s: tuple[float, float] | None = None) -> Iterator[tuple[int, VideoFrame]]:
+    """(time in microseconds, frame) of the whole video, or of the frames shown in `span_s`, end excluded: frame-exact.
+
+    For a span it begins at the key frame before it, or, where the container cannot say which that is, at the start.
+    Raises: VideoError as `Video.frames` does, and `no frames` when the span lies outside the video.
+    """
+    if span_s is None:
+        clock = Clock(video)
+        yield from ((clock.read(frame), frame) for frame in video.frames())
+        return
+    start_us, end_us = (round(time_s * 1e6) for time_s in span_s)
+    last_us = -1
+    for now_us, frame in _frames_from_before(video, span_s[0]):
+        last_us = now_us
+        if now_us >= end_us:
+            return
+        if now_us >= start_us:
+            yield now_us, frame
+    if last_us < start_us:
+        shown_s = max(last_us, 0) / 1e6
+        raise VideoError(
+            "no frames", f"the span {span_s[0]:g} to {span_s[1]:g} s begins after the last frame ({shown_s:.2f} s)"
+        )
+
+
+def _frames_from_before(video: Video, start_s: float) -> Iterator[tuple[int, VideoFrame]]:
+    """Frames from a key frame before `start_s` on; from the first one if the seek did not lead there.
+
+    In AVI always from the first one: there the clock counts frames.
+    """
+    if start_s > 0 and video.info.container != "avi":
+        with contextlib.suppress(av.FFmpegError):
+            video.seek(start_s)
+            clock = Clock(video)
+            frames = video.frames()
+            first = next(frames, None)
+            if first is not None and first.pts is not None and (now_us := clock.read(first)) <= start_s * 1e6:
+                yield now_us, first
+                yield from ((clock.read(frame), frame) for frame in frames)
+                return
+            frames.close()
+        video.seek(0)
+    clock = Clock(video)
+    yield from ((clock.read(frame), frame) for frame in video.frames())
 
 
 class Scaler:
