@@ -46,12 +46,11 @@ def spell_out(arguments: list[str]) -> list[str]:
     out: list[str] = []
     name = None
     for argument in arguments:
-        if name and argument.isdigit() and out[-1] != name:
-            out.append(name)
-        elif argument in MULTIPLE_VALUES:
-            name = argument
-        elif not argument.isdigit():
-            name = None
+        if name and MULTIPLE_VALUES[name](argument):
+            if out[-1] != name:
+                out.append(name)
+        else:
+            name = argument if argument in MULTIPLE_VALUES else None
         out.append(argument)
     return out
 

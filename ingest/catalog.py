@@ -89,6 +89,16 @@ class VideoKey:
     video_id: str
 
 
+@dataclass(frozen=True)
+class Finished:
+    """A finished video: its source's size and time of change, the settings, and the size of each store's file."""
+
+    source_bytes: int
+    source_mtime_ns: int
+    settings: str
+    file_bytes: dict[str, int]
+
+
 @dataclass
 class VideoRecord:
     """What is known of a video after an attempt to convert it (or to find it)."""
@@ -227,14 +237,20 @@ class Catalog:
         self.db.executemany("DELETE FROM labels WHERE video = ?", gone)
         self.db.executemany("DELETE FROM videos WHERE id = ?", gone)
 
-    def finished(self) -> dict[VideoKey, tuple[str, int, int, str, int]]:
-        """Videos in state ok: (source, source bytes, source mtime, settings, bytes of frames.db)."""
+    def finished(self) -> dict[VideoKey, Finished]:
+        """Videos in state ok, with what tells whether they still are."""
+        sizes: dict[int, dict[str, int]] = {}
+        for video, store, file_bytes in self.db.execute(
+            "SELECT video, store, MAX(file_bytes) FROM outputs GROUP BY 1, 2"
+        ):
+            sizes.setdefault(video, {})[store] = file_bytes
         rows = self.db.execute(
-            "SELECT class_name, video_id, source, source_bytes, source_mtime_ns, settings,"
-            " (SELECT MAX(file_bytes) FROM outputs WHERE video = videos.id AND store = 'frames-db')"
-            " FROM videos WHERE state = 'ok'"
+            "SELECT id, class_name, video_id, source_bytes, source_mtime_ns, settings FROM videos WHERE state = 'ok'"
         )
-        return {VideoKey(c, v): rest for c, v, *rest in rows}
+        return {
+            VideoKey(class_name, video_id): Finished(size, mtime_ns, settings, sizes.get(video, {}))
+            for video, class_name, video_id, size, mtime_ns, settings in rows
+        }
 
     def record(self, record: VideoRecord) -> None:
         """Write the outcome of one video: its row, its outputs and, if it failed, a line of the ledger."""

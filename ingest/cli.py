@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Videos and labels to frame stores.")
 
-MULTIPLE_VALUES = {"--short-side"}
-"""Options that take several values after one name; `clipmill.py` spells them out for the parser."""
+MULTIPLE_VALUES = {"--short-side": str.isdigit, "--store": lambda word: word in ("frames-db", "npy")}
+"""Options that take several values after one name, with what a value looks like; `clipmill.py` spells them out."""
 
 
 @app.command()
@@ -34,6 +34,13 @@ def convert(
     short_side: Annotated[list[int], typer.Option(help="Stored short sides in pixels: 256, or several: 256 128.")] = (
         256,
     ),  # type: ignore[assignment]
+    store: Annotated[list[str], typer.Option(help="What to write: frames-db, npy (4 fps RGB arrays), or both.")] = (
+        "frames-db",
+    ),  # type: ignore[assignment]
+    fps: Annotated[
+        str, typer.Option(help="Frames per second of frames.db: native (every frame) or a number.")
+    ] = "native",
+    npy_fps: Annotated[float, typer.Option(help="Frames per second of the arrays.")] = 4.0,
     quality: Annotated[int, typer.Option(help="JPEG quality, 1 to 100.")] = 90,
     workers: Annotated[int, typer.Option(min=1, help="Worker processes.")] = os.cpu_count() or 1,
     timeout: Annotated[float, typer.Option(help="Seconds after which a video counts as hanging.")] = 3600.0,
@@ -47,7 +54,7 @@ def convert(
     from ingest.plan import plan_folders, plan_labels
     from ingest.progress import shown
 
-    options = ConvertOptions(tuple(short_side), quality)
+    options = ConvertOptions(tuple(short_side), quality, tuple(store), _rate(fps), npy_fps)
     if cut and not labels:
         raise ClipmillError("--cut needs time spans.", "Nothing was converted.", "Give them with --labels FILE.")
     plan = plan_labels(source, read_labels_csv(labels), cut=cut) if labels else plan_folders(source)
@@ -110,6 +117,16 @@ def demo_videos(
         made = make_untrimmed(out / "untrimmed", num_videos=num_untrimmed, seed=seed, num_workers=workers)
         print(f"{len(made.videos)} untrimmed videos and annotations in {out / 'untrimmed'}")
     print(f"Next: clipmill ingest convert {out / 'videos'} ROOT --labels {out / 'labels.csv'}")
+
+
+def _rate(text: str) -> float | None:
+    """The rate that --fps means: None for `native`."""
+    if text == "native":
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        raise ClipmillError(f"--fps is {text!r}.", "Nothing was converted.", "Give `native` or a number.") from None
 
 
 def _print_plan(plan: Plan, settings: str, as_json: bool) -> None:

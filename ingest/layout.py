@@ -51,5 +51,10 @@ def video_dir(root: Path, class_name: str, video_id: str) -> Path:
     return root / "jpg" / folder / encode_component(video_id)
 
 
+def npy_path(root: Path, video_id: str) -> Path:
+    """The array of one video; all classes share the folder."""
+    return root / "rgb_npy" / f"{encode_component(video_id)}.npy"
+
+
 def frames_db_path(root: Path, class_name: str, video_id: str) -> Path:
     return video_dir(root, class_name, video_id) / "frames.db"

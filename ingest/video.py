@@ -15,6 +15,7 @@ from pathlib import Path
 
 import av
 import av.logging
+import cv2
 import numpy as np
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
@@ -283,6 +284,16 @@ class Scaler:
                 y, u, v = (np.ascontiguousarray(np.rot90(p, turns)) for p in (y, u, v))
             out.append((_with_even_edge(y), u, v))
         return out
+
+
+def to_rgb(y: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """Planes of one frame as `Scaler` gives them, as RGB: uint8 (H, W, 3)."""
+    height, width = y.shape
+    chroma = [
+        cv2.resize(plane, (2 * plane.shape[1], 2 * plane.shape[0]), interpolation=cv2.INTER_LINEAR) for plane in (v, u)
+    ]
+    picture = np.dstack([y, *(plane[:height, :width] for plane in chroma)])
+    return cv2.cvtColor(picture, cv2.COLOR_YCrCb2RGB)
 
 
 def quarter_turns(frame: VideoFrame) -> int:

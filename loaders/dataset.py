@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 
 from ingest.catalog import Catalog
-from ingest.convert import STORE
 from ingest.errors import ClipmillError, VideoError
 from ingest.layout import frames_db_path
 from ingest.stores import frames_db
@@ -44,7 +43,7 @@ class ClipDataset:
             stored: dict[int, list[tuple[int, int, int]]] = {}
             for video, *size in catalog.db.execute(
                 "SELECT video, short_side, width, height FROM outputs WHERE store = ? ORDER BY video, short_side DESC",
-                (STORE,),
+                (frames_db.STORE,),
             ):
                 stored.setdefault(video, []).append(tuple(size))
             splits = [name for (name,) in catalog.db.execute("SELECT DISTINCT split FROM labels ORDER BY split")]

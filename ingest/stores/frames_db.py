@@ -29,6 +29,7 @@ import numpy as np
 from ingest.atomic import publish, temporary_path, write_text
 from ingest.errors import VideoError
 
+STORE = "frames-db"
 SCHEMA_VERSION = 1
 PAGE_BYTES = 16384  # Few reads per frame, little waste at its end.
 _ROWS_PER_INSERT = 64
