@@ -73,8 +73,8 @@ def read_json(path: Path, kind: type, found: Annotations | None = None) -> Any:
         value = json.loads(read_text(path), object_pairs_hook=pairs)
     except json.JSONDecodeError as error:
         raise broken(path, f"line {error.lineno}", f"no valid json ({error.msg}, column {error.colno})") from None
-    except RecursionError:
-        raise broken(path, "line 1", "the json is nested too deeply") from None
+    except (ValueError, RecursionError) as error:  # an endless number, brackets without end
+        raise broken(path, "line 1", f"no json that can be read ({error})") from None
     if not isinstance(value, kind):
         wanted = "an object {...}" if kind is dict else "an array [...]"
         raise broken(path, "line 1", f"the file holds {type(value).__name__} where {wanted} is expected")
@@ -223,28 +223,28 @@ def use_class_list(found: Annotations, class_list: Path | None) -> None:
 
 
 def name_by_index(found: Annotations, class_list: Path | None, num_classes: int | None = None) -> None:
-    """Name the classes of rows that have an index only: by the list, else by the index itself as text.
-
-    Raises: ClipmillError for an index that the list does not have.
-    """
+    """Name the classes of rows that have an index only: by the list, else by the index itself as text."""
     if class_list is not None:
-        found.classes = read_class_list(class_list)
-        found.class_order = f"order of {class_list.name}"
-    else:
-        most = max((row.class_index for row in found.rows if row.class_index is not None), default=-1)
-        found.classes = [str(index) for index in range(num_classes or most + 1)]
-        found.class_order = "ids of the file, names unknown"
+        name_rows(found, read_class_list(class_list), f"order of {class_list.name}")
+        return
+    most = max((row.class_index for row in found.rows if row.class_index is not None), default=-1)
+    name_rows(found, [str(index) for index in range(num_classes or most + 1)], "ids of the file, names unknown")
+
+
+def name_rows(found: Annotations, names: list[str], class_order: str) -> None:
+    """Take `names` for the classes, in id order. Raises: ClipmillError for a row whose index has no name."""
+    found.classes, found.class_order = names, class_order
     for place, row in enumerate(found.rows):
         if row.class_index is None:
             continue
-        if row.class_index >= len(found.classes):
+        if row.class_index >= len(names):
             raise broken(
                 Path(found.source),
                 f"line {row.line}",
-                f"the class id is {row.class_index}, the classes go from 0 to {len(found.classes) - 1}",
+                f"the class id is {row.class_index}, the classes go from 0 to {len(names) - 1} ({class_order})",
                 "Give the class list that these ids belong to.",
             )
-        found.rows[place] = replace(row, label=found.classes[row.class_index])
+        found.rows[place] = replace(row, label=names[row.class_index])
 
 
 def add_segment(found: Annotations, row: LabelRow) -> None:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ingest.annotations._reading import beside, broken, finish, guess_split, member, name_by_index, read_json
+from ingest.annotations._reading import beside, broken, finish, guess_split, member, name_by_index, name_rows, read_json
 from ingest.annotations.rows import Annotations, Frames, LabelRow
 
 _NUM_CLASSES = 48
 
 
-def read_diving48(path: Path, *, split: str | None = None, vocab: Path | None = None) -> Annotations:
+def read_diving48(path: Path, *, split: str | None = None, class_list: Path | None = None) -> Annotations:
     """`Diving48_V2_train.json` or `Diving48_V2_test.json`; the video is `<vid_name>.mp4`, trimmed already.
 
-    `vocab` (found beside the file) holds four words per class, joined here with `+`; its order is the id. Without it the
-    classes are named by their ids. Use V2: the labels of V1 are noisy.
+    `class_list`, found beside the file as Diving48_vocab.json, holds four words per class, joined here with `+`; its
+    order is the id. Without it the classes are named by their ids. Use V2: the labels of V1 are noisy.
     """
     found = Annotations(str(path))
     split = guess_split(path, split)
@@ -32,28 +32,17 @@ def read_diving48(path: Path, *, split: str | None = None, vocab: Path | None = 
             raise broken(path, where, f"the frames go from {first} to {end}")
         frames = Frames(end - first, first)
         found.rows.append(LabelRow(video_id, "", split, line=number, class_index=label, frames=frames))
-    name_by_index(found, None, _NUM_CLASSES)
-    if vocab := vocab or beside(path, "Diving48_vocab.json"):
-        _name(found, vocab)
+    if vocab := class_list or beside(path, "Diving48_vocab.json"):
+        name_rows(found, _read_vocab(vocab), f"order of {vocab.name}")
+    else:
+        name_by_index(found, None, _NUM_CLASSES)
     return finish(found)
 
 
-def _name(found: Annotations, vocab: Path) -> None:
-    from dataclasses import replace
-
+def _read_vocab(path: Path) -> list[str]:
     names = []
-    for number, words in enumerate(read_json(vocab, list), start=1):
+    for number, words in enumerate(read_json(path, list), start=1):
         if not isinstance(words, list) or len(words) != 4 or not all(isinstance(word, str) for word in words):
-            raise broken(vocab, f"item {number}", "expected four words: take-off, somersaults, twists, position")
+            raise broken(path, f"item {number}", "expected four words: take-off, somersaults, twists, position")
         names.append("+".join(words))
-    found.classes, found.class_order = names, f"order of {vocab.name}"
-    for place, row in enumerate(found.rows):
-        assert row.class_index is not None
-        if row.class_index >= len(names):
-            raise broken(
-                Path(found.source),
-                f"item {row.line}",
-                f"the label is {row.class_index}, {vocab} names {len(names)} classes",
-                "Give the whole vocabulary.",
-            )
-        found.rows[place] = replace(row, label=names[row.class_index])
+    return names

@@ -36,8 +36,6 @@ def read_hacs_clips(path: Path, *, negatives: bool = False, class_list: Path | N
     if missing := [name for name in _COLUMNS if name not in header]:
         raise broken(path, "line 1", f"no column {missing[0]!r} among {', '.join(header) or 'none'}")
     for number, cells in records:
-        if not any(cell.strip() for cell in cells):
-            continue
         where = f"line {number}"
         if len(cells) != len(header):
             raise broken(path, where, f"{len(cells)} fields where the header has {len(header)}")
@@ -73,7 +71,8 @@ def read_segment_database(path: Path, *, class_list: Path | None = None, split: 
     found = Annotations(str(path), untrimmed=True)
     data = read_json(path, dict, found)
     is_bsn = "database" not in data
-    for place, (key, item) in enumerate((data if is_bsn else data["database"]).items(), start=1):
+    videos = data if is_bsn else member(data, "database", dict, path, "line 1")
+    for place, (key, item) in enumerate(videos.items(), start=1):
         where = f"key {key!r}"
         annotations = member(item, "annotations", list, path, where)
         if is_bsn:

@@ -46,18 +46,18 @@ def read_labels_table(
     required = _REQUIRED if label_needed else _REQUIRED[1:]
     columns = _columns(header, path, required)
     for line, cells in records:
-        if any(cell.strip() for cell in cells):
-            found.rows.append(_row(cells, columns, len(header), path, line, default_split, required))
+        found.rows.append(_row(cells, columns, len(header), path, line, default_split, required))
     return found
 
 
 def csv_records(text: str, path: Path, delimiter: str = ",") -> Iterator[tuple[int, list[str]]]:
-    """Fields of every record, with the line on which it begins: a quoted field may go over several."""
+    """Fields of every record that is not blank, with the line on which it begins: a quoted field may go over several."""
     reader = csv.reader(io.StringIO(text), delimiter=delimiter)
     line = 1
     try:
         for cells in reader:
-            yield line, cells
+            if any(cell.strip() for cell in cells):
+                yield line, cells
             line = reader.line_num + 1
     except csv.Error as error:
         raise ClipmillError(

@@ -11,6 +11,7 @@ from ingest.annotations._reading import (
     finish,
     guess_split,
     id_of,
+    name_rows,
     numbered_lines,
     read_class_list,
     whole,
@@ -46,17 +47,11 @@ def read_mini_kinetics(path: Path, *, split: str | None = None, class_list: Path
         found.rows.append(
             LabelRow(id_of(fields[0]), "", split, line=number, class_index=label, path=fields[0].strip(), frames=frames)
         )
-    names = class_list or beside(path, "minik_classInd.txt")
-    if names:
-        found.classes, found.class_order = read_class_list(names), f"order of {names.name}"
+    if names := class_list or beside(path, "minik_classInd.txt"):
+        name_rows(found, read_class_list(names), f"order of {names.name}")
     else:
-        found.classes = [folders.get(index, str(index)) for index in range(max(folders, default=-1) + 1)]
-        found.class_order = "ids of the file, names of its folders"
-    for place, row in enumerate(found.rows):
-        assert row.class_index is not None
-        if row.class_index >= len(found.classes):
-            raise broken(path, f"line {row.line}", f"class id {row.class_index} of {len(found.classes)} classes")
-        found.rows[place] = replace(row, label=found.classes[row.class_index])
+        by_folder = [folders.get(index, str(index)) for index in range(max(folders, default=-1) + 1)]
+        name_rows(found, by_folder, "ids of the file, names of its folders")
     return finish(found)
 
 

@@ -30,8 +30,6 @@ def read_moments(path: Path, *, split: str | None = None, class_list: Path | Non
     names = set(found.classes)
     split = guess_split(path, split)
     for number, cells in csv_records(read_text(path), path):
-        if not any(cell.strip() for cell in cells):
-            continue
         where = f"line {number}"
         if len(cells) != 4:
             raise broken(path, where, f"{len(cells)} fields, expected `file,class,positive,negative`")

@@ -24,7 +24,7 @@ def read_something_v1(
     path: Path,
     *,
     split: str | None = None,
-    labels: Path | None = None,
+    class_list: Path | None = None,
     class_order: Literal["sorted", "file"] = "sorted",
 ) -> Annotations:
     """`something-something-v1-{train,validation}.csv`: `<id>;<template>` per line; the test file has the id only.
@@ -35,7 +35,7 @@ def read_something_v1(
     """
     if class_order not in ("sorted", "file"):
         raise ClipmillError(f"class_order is {class_order!r}.", NOTHING_DONE, "Take 'sorted' or 'file'.")
-    labels = need_beside(path, labels, "the class list", "labels", "something-something-v1-labels.csv")
+    labels = need_beside(path, class_list, "the class list", "class_list", "something-something-v1-labels.csv")
     names = [text.strip() for _, text in numbered_lines(labels)]
     found = Annotations(str(path), classes=sorted(names) if class_order == "sorted" else names)
     found.class_order = "sorted templates" if class_order == "sorted" else f"order of {labels.name}"
@@ -60,14 +60,16 @@ def read_something_v1(
     return finish(found)
 
 
-def read_something_v2(path: Path, *, split: str | None = None, labels: Path | None = None) -> Annotations:
+def read_something_v2(path: Path, *, split: str | None = None, class_list: Path | None = None) -> Annotations:
     """`something-something-v2-{train,validation,test}.json`: `[{"id", "label", "template", "placeholders"}]`.
 
     The class is the template without its brackets, looked up in `something-something-v2-labels.json` (or `labels.json`,
     the name in the present package) beside it: `{template: "<id>"}`. Test items have an id only. Free text may hold
     letters of any script. The video is `<id>.webm`.
     """
-    labels = need_beside(path, labels, "the class list", "labels", "something-something-v2-labels.json", "labels.json")
+    labels = need_beside(
+        path, class_list, "the class list", "class_list", "something-something-v2-labels.json", "labels.json"
+    )
     ids = _read_ids(labels)
     names = {index: name for name, index in ids.items()}
     found = Annotations(str(path), class_order=f"ids of {labels.name}")

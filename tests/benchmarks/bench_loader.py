@@ -28,8 +28,7 @@ import simplejpeg
 
 from ingest import layout
 from ingest.catalog import Catalog, Output, VideoKey, VideoRecord
-from ingest.stores.frames_db import STORE
-from ingest.stores.frames_db import FramesDbWriter, plan_levels
+from ingest.stores.frames_db import STORE, FramesDbWriter, plan_levels
 from loaders import ClipDataset, ClipLoader, ClipSpec, RandomInterval
 from loaders.clips import plan_clip
 from loaders.dataset import FrameReader
