@@ -30,6 +30,10 @@ def convert(
     source: Annotated[Path, typer.Argument(metavar="SRC", help="Folder of videos.")],
     root: Annotated[Path, typer.Argument(metavar="ROOT", help="Dataset root to write to.")],
     labels: Annotated[Path | None, typer.Option(help="Labels csv: label,youtube_id,time_start,time_end,split.")] = None,
+    labels_format: Annotated[
+        str,
+        typer.Option("--format", help="Format of the labels: labels-csv, hmdb51, thumos14, ...; see docs/datasets."),
+    ] = "labels-csv",
     cut: Annotated[bool, typer.Option("--cut", help="Sources are untrimmed: cut out each row's time span.")] = False,
     short_side: Annotated[list[int], typer.Option(help="Stored short sides in pixels: 256, or several: 256 128.")] = (
         256,
@@ -48,7 +52,7 @@ def convert(
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Convert every video once into ROOT/jpg/<class>/<id>/frames.db. Finished videos are skipped; run it again at will."""
-    from ingest.annotations.labels_csv import read_labels_csv
+    from ingest.annotations.read import read_annotations
     from ingest.convert import ConvertOptions
     from ingest.convert import convert as run
     from ingest.plan import plan_folders, plan_labels
@@ -57,7 +61,7 @@ def convert(
     options = ConvertOptions(tuple(short_side), quality, tuple(store), _rate(fps), npy_fps)
     if cut and not labels:
         raise ClipmillError("--cut needs time spans.", "Nothing was converted.", "Give them with --labels FILE.")
-    plan = plan_labels(source, read_labels_csv(labels), cut=cut) if labels else plan_folders(source)
+    plan = plan_labels(source, read_annotations(labels, labels_format), cut=cut) if labels else plan_folders(source)
     if dry_run:
         _print_plan(plan, options.settings, as_json)
         raise typer.Exit(0)

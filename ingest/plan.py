@@ -83,8 +83,10 @@ def plan_folders(source: Path) -> Plan:
 def plan_labels(source: Path, annotations: Annotations, *, cut: bool = False) -> Plan:
     """The videos that the labels name, wherever they lie below `source`, under the label's class.
 
-    A row finds the file `<id>_<start>_<end>` (six digits each, whole seconds) or `<id>`; where several folders hold
-    one, the folder with the label's name decides. A video with several labels of its own lies in no class.
+    A row finds the file at the path that it gives, or called `<id>_<start>_<end>` (six digits each, whole seconds),
+    `<id>` or `v_<id>`, or, if nothing else fits, one of these in other capitals; where several folders hold one, the
+    folder with the label's name decides. A video with several labels of its own lies in no class, and so do the
+    videos of untrimmed sets, whose spans are segments of a video that stays whole.
 
     With `cut`, a file `<id>` is the untrimmed source of its rows: each time span becomes a clip of its own, called
     `<id>_<start>_<end>` as trimmed copies are.
@@ -93,29 +95,27 @@ def plan_labels(source: Path, annotations: Annotations, *, cut: bool = False) ->
     """
     plan = Plan(class_names=annotations.class_names())
     plan.notes += [f"line {line}: {why}" for line, why in annotations.skipped]
-    by_stem: dict[str, list[Path]] = defaultdict(list)
-    for path in find_videos(source):
-        by_stem[_printable(path.stem)].append(path)
+    files = _Files(source)
     rows_of: dict[tuple[Path, tuple[float, float] | None], list[LabelRow]] = defaultdict(list)
     for row in annotations.rows:
-        file = _file_of(row, by_stem, source)
+        names = _names(row, annotations.untrimmed)
+        file = files.find(row, names)
         if file is None:
-            plan.missing.setdefault(VideoKey(row.label, row.video_id), []).extend(_names(row))
+            key = VideoKey("" if annotations.untrimmed else row.label, row.video_id)
+            plan.missing.setdefault(key, []).extend(names)
+            plan.labels.append((key, row.label, row.split, row.start_s, row.end_s))
         else:
             rows_of[file, _span_to_cut(row, file) if cut else None].append(row)
     seen: dict[VideoKey, Job] = {}
     for (file, span_s), rows in rows_of.items():
         labels = sorted({row.label for row in rows})
-        name = _names(rows[0])[0] if span_s else _printable(file.stem)
-        _add(plan, seen, Job(VideoKey(labels[0] if len(labels) == 1 else "", name), file, span_s))
+        name = _clip_name(rows[0]) if span_s else _printable(file.stem)
+        own_class = labels[0] if len(labels) == 1 and (span_s or not annotations.untrimmed) else ""
+        _add(plan, seen, Job(VideoKey(own_class, name), file, span_s))
         key = plan.jobs[-1].key
         plan.labels += [(key, row.label, row.split, row.start_s, row.end_s) for row in rows]
-    missing = {(row.label, row.video_id): row for row in annotations.rows}
-    for key in plan.missing:
-        row = missing[key.class_name, key.video_id]
-        plan.labels.append((key, row.label, row.split, row.start_s, row.end_s))
     used = {file for file, _ in rows_of}
-    plan.unlisted = [path for paths in by_stem.values() for path in paths if path not in used]
+    plan.unlisted = [path for path in files.all if path not in used]
     if not plan.jobs:
         raise ClipmillError(
             f"{annotations.source} lists {len(annotations.rows)} videos, and {source} holds none of them.",
@@ -148,29 +148,52 @@ def find_videos(source: Path) -> list[Path]:
     return found
 
 
-def _file_of(row: LabelRow, by_stem: dict[str, list[Path]], source: Path) -> Path | None:
-    for name in _names(row):
-        files = by_stem.get(name, [])
-        if len(files) > 1:
-            spellings = {row.label, row.label.replace(" ", "_"), encode_component(row.label)}
-            files = [file for file in files if spellings & set(file.relative_to(source).parts[:-1])] or files
-        if len(files) > 1:
-            _two_claim(name, str(files[0]), str(files[1]))
-        if files:
-            return files[0]
-    return None
+class _Files:
+    """The video files below a source, by path, by name, and by name without regard to capitals."""
+
+    def __init__(self, source: Path) -> None:
+        self._source = source
+        self.all = find_videos(source)
+        self._by_path: dict[str, Path] = {}
+        self._by_stem: dict[str, list[Path]] = defaultdict(list)
+        self._by_folded: dict[str, list[Path]] = defaultdict(list)
+        for path in self.all:
+            relative = _printable(path.relative_to(source).as_posix())
+            self._by_path[relative] = self._by_path[relative.removesuffix(path.suffix)] = path
+            self._by_stem[_printable(path.stem)].append(path)
+            self._by_folded[_printable(path.stem).casefold()].append(path)
+
+    def find(self, row: LabelRow, names: list[str]) -> Path | None:
+        """The file of a row. Raises: ClipmillError when two fit equally well."""
+        if row.path and (file := self._by_path.get(row.path.removeprefix("./"))) is not None:
+            return file
+        for by_name, spelled in ((self._by_stem, names), (self._by_folded, [name.casefold() for name in names])):
+            for name in spelled:
+                files = by_name.get(name, [])
+                if len(files) > 1:
+                    labels = {row.label, row.label.replace(" ", "_"), encode_component(row.label or "-")}
+                    files = [file for file in files if labels & set(file.relative_to(self._source).parts[:-1])] or files
+                if len(files) > 1:
+                    _two_claim(name, str(files[0]), str(files[1]))
+                if files:
+                    return files[0]
+        return None
 
 
-def _names(row: LabelRow) -> list[str]:
-    """Names, without ending, that the file of a row may have: with its whole seconds, or the bare id."""
-    if row.start_s is None or row.end_s is None:
-        return [row.video_id]
-    return [f"{row.video_id}_{int(row.start_s):06d}_{int(row.end_s):06d}", row.video_id]
+def _names(row: LabelRow, untrimmed: bool) -> list[str]:
+    """Names, without ending, that the file of a row may have."""
+    whole = [row.video_id, f"v_{row.video_id}"]
+    return whole if untrimmed or row.start_s is None or row.end_s is None else [_clip_name(row), *whole]
+
+
+def _clip_name(row: LabelRow) -> str:
+    """`<id>_<start>_<end>`, whole seconds of six digits, as trimmed copies are called."""
+    return f"{row.video_id}_{int(row.start_s or 0):06d}_{int(row.end_s or 0):06d}"
 
 
 def _span_to_cut(row: LabelRow, file: Path) -> tuple[float, float] | None:
     """The span of a row whose file is the untrimmed one; None for a file that is the clip already."""
-    if row.start_s is None or row.end_s is None or _printable(file.stem) != row.video_id:
+    if row.start_s is None or row.end_s is None or _printable(file.stem) == _clip_name(row):
         return None
     if row.end_s <= row.start_s:
         raise ClipmillError(
