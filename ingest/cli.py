@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ingest import checks_cli
 from ingest.errors import ClipmillError
 
 if TYPE_CHECKING:
@@ -20,6 +21,11 @@ if TYPE_CHECKING:
     from ingest.plan import Plan
 
 app = typer.Typer(no_args_is_help=True, help="Videos and labels to frame stores.")
+app.command("verify")(checks_cli.verify)
+app.command("repair")(checks_cli.repair)
+app.command("doctor")(checks_cli.doctor)
+app.command("forecast")(checks_cli.forecast)
+app.command("import")(checks_cli.import_)
 
 MULTIPLE_VALUES = {"--short-side": str.isdigit, "--store": lambda word: word in ("frames-db", "npy")}
 """Options that take several values after one name, with what a value looks like; `clipmill.py` spells them out."""
@@ -58,6 +64,7 @@ def convert(
     from ingest.plan import plan_folders, plan_labels
     from ingest.progress import shown
 
+    source = Path(os.path.abspath(source))  # noqa: PTH100 - repair must find it from anywhere; links stay links
     options = ConvertOptions(tuple(short_side), quality, tuple(store), _rate(fps), npy_fps)
     if cut and not labels:
         raise ClipmillError("--cut needs time spans.", "Nothing was converted.", "Give them with --labels FILE.")
@@ -102,6 +109,44 @@ def status(
         _print_status(found, failures, root)
     problems = found.states.get("failed", 0) + found.states.get("missing", 0) + found.states.get("pending", 0)
     raise typer.Exit(1 if problems else 0)
+
+
+@app.command()
+def labels(
+    root: Annotated[Path, typer.Argument(metavar="ROOT", help="Dataset root that holds the videos.")],
+    annotations: Annotated[Path, typer.Option("--labels", help="Annotation file or folder with segments.")],
+    labels_format: Annotated[
+        str, typer.Option("--format", help="thumos14, tvseries, hdd, hacs-segments, activitynet.")
+    ],
+    name: Annotated[str | None, typer.Option(help="Entry of data_info.json. Default: the format in capitals.")] = None,
+    rate: Annotated[float, typer.Option(help="Rows per second.")] = 4.0,
+    rule: Annotated[str, typer.Option(help="half-open, or thumos-reference (end row included).")] = "half-open",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Write per-frame targets (T x C, column 0 background) into ROOT/target_perframe, and ROOT/data_info.json."""
+    from ingest.annotations.read import read_annotations
+    from ingest.labels import write_labels
+
+    if rule not in ("half-open", "thumos-reference"):
+        raise ClipmillError(f"--rule is {rule!r}.", "Nothing was written.", "Give half-open or thumos-reference.")
+    found = read_annotations(annotations, labels_format)
+    entry = name or labels_format.upper()
+    report = write_labels(root, found, entry, rate=rate, rule=rule, exclusive=labels_format.startswith("hdd"))  # type: ignore[arg-type]
+    if as_json:
+        print(json.dumps(asdict(report), indent=2))
+    else:
+        print(
+            f"{report.num_videos:,} videos, {report.num_rows:,} rows of {report.num_classes} classes, entry {entry!r}."
+        )
+        print(f"training: {len(report.train_sessions):,} videos, test: {len(report.test_sessions):,}")
+        for line in report.clipped[:10]:
+            print(f"segment over the end: {line}")
+        if report.missing:
+            print(f"Not in {root}: {len(report.missing):,}, for example {', '.join(report.missing[:3])}.")
+            print("Next: fetch and convert them, then run this again.")
+        else:
+            print(f"All there: {root / 'target_perframe'}")
+    raise typer.Exit(1 if report.missing else 0)
 
 
 @app.command("demo-videos")

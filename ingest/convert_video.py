@@ -64,7 +64,7 @@ class ConvertOptions:
             line += f" fps={self.fps:g}" if self.fps else ""
         else:
             line = f"{store} v{frames_npy.VERSION} short_side={max(self.short_sides)} rgb fps={self.npy_fps:g}"
-        return line if job.span_s is None else "{} span={:g}-{:g}".format(line, *job.span_s)
+        return line if job.span_s is None else "{} span={!r}-{!r}".format(line, *job.span_s)
 
     def settings_of(self, job: Job) -> str:
         """The lines of all stores, as one."""
@@ -176,6 +176,7 @@ def _write(
             "rotation": 90 * quarter_turns(first),
             "duration_s": record.duration_s,
             "fps": options.fps or video.info.fps,
+            "source_fps": video.info.fps,
             "clipmill_version": version("clipmill"),
             "ffmpeg_version": av.ffmpeg_version_info,
             "simplejpeg_version": simplejpeg.__version__,
@@ -308,7 +309,8 @@ def _meta_of(path: Path) -> dict[str, Any]:
 
 
 def _fill_from_database(record: VideoRecord, path: Path, meta: dict[str, Any]) -> None:
-    record.num_frames, record.fps, record.duration_s = meta["num_frames"], meta["fps"], meta["duration_s"]
+    record.num_frames, record.fps = meta["num_frames"], meta.get("source_fps", meta["fps"])
+    record.duration_s = meta["duration_s"]
     record.width, record.height = meta["width"], meta["height"]
     num_bytes = json.loads(meta["frame_bytes"])
     record.outputs += _database_outputs(path, meta["levels"], meta["num_frames"], num_bytes)
