@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ingest.convert import ConvertReport
     from ingest.dataset import DatasetStatus
     from ingest.plan import Plan
+    from ingest.verify import Verification
 
 app = typer.Typer(no_args_is_help=True, help="Videos and labels to frame stores.")
 app.command("verify")(checks_cli.verify)
@@ -93,20 +94,21 @@ def status(
     """Say what a dataset root holds: videos, frames, bytes, failures by reason, the newest run."""
     from ingest.catalog import Catalog
     from ingest.dataset import dataset_status
+    from ingest.verify import last_verification
 
     with Catalog.open(root) as catalog:
-        found = dataset_status(catalog)
+        found, verified = dataset_status(catalog), last_verification(catalog)
         failures = catalog.db.execute(
             "SELECT class_name, video_id, reason, message FROM videos WHERE state IN ('failed','missing')"
             " ORDER BY class_name, video_id LIMIT 1000"
         ).fetchall()
     if as_json:
         names = ("class", "video_id", "reason", "message")
-        print(
-            json.dumps(asdict(found) | {"failures": [dict(zip(names, row, strict=True)) for row in failures]}, indent=2)
-        )
+        listed = [dict(zip(names, row, strict=True)) for row in failures]
+        checked = asdict(verified) if verified else None
+        print(json.dumps(asdict(found) | {"failures": listed, "last_verification": checked}, indent=2))
     else:
-        _print_status(found, failures, root)
+        _print_status(found, verified, failures, root)
     problems = found.states.get("failed", 0) + found.states.get("missing", 0) + found.states.get("pending", 0)
     raise typer.Exit(1 if problems else 0)
 
@@ -214,7 +216,9 @@ def _print_report(report: ConvertReport, plan: Plan, root: Path, as_json: bool) 
         print(f"All there. Next: clipmill train srtg --config demo data.root={root}")
 
 
-def _print_status(found: DatasetStatus, failures: list[tuple[str, str, str, str]], root: Path) -> None:
+def _print_status(
+    found: DatasetStatus, verified: Verification | None, failures: list[tuple[str, str, str, str]], root: Path
+) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -243,6 +247,10 @@ def _print_status(found: DatasetStatus, failures: list[tuple[str, str, str, str]
         table.add_row(
             "newest run", f"{found.run.state}, {when}: {found.run.done:,} converted, {found.run.failed:,} failed{left}"
         )
+    if verified:
+        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(verified.at))
+        depth = "every frame decoded" if verified.deep else "every byte read"
+        table.add_row("last verified", f"{when}, {depth}: {verified.problems:,} problems in {verified.videos:,} videos")
     console.print(table)
     for class_name, video_id, reason, message in failures[:20]:
         print(f"{class_name or '_'}/{video_id}: {reason}: {message}")
