@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -31,6 +32,15 @@ def test_readme_commands_and_code_run_in_order_as_they_stand(tmp_path: Path) -> 
             check=False,
         )
         assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
+
+
+def test_figures_in_the_design_are_those_of_the_measurement() -> None:
+    text = (ROOT / "docs" / "design.md").read_text()
+    result = json.loads((ROOT / "tests" / "benchmarks" / "results" / "decode_path.json").read_text())
+    per_cpu_s = {row["way"]: row["frames_per_cpu_s"] for row in result["figures"]["rows"] if row["short_side"] == 224}
+    for way in ("libraries", "command, raw", "command, JPEG"):
+        assert f"{per_cpu_s[way]:,.0f}" in text, way
+    assert f"keeps {per_cpu_s['convert_video'] / per_cpu_s['libraries']:.2f} of the first" in text
 
 
 def test_every_file_that_readme_names_exists() -> None:

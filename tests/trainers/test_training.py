@@ -22,7 +22,7 @@ from loaders import ClipBatch
 from loaders.telemetry import TelemetryReader
 from trainers.config import Config
 from trainers.data import make_loader
-from trainers.engine.checkpoints import read
+from trainers.engine.checkpoints import CheckpointFolder, read
 from trainers.engine.logs import read_csv
 from trainers.engine.loop import evaluate, make_fabric, train
 from trainers.engine.optimizers import build_optimizer
@@ -80,6 +80,32 @@ def test_a_run_killed_and_resumed_gives_the_losses_of_the_whole_one(
     assert [row[:2] for row in again] == [row[:2] for row in epochs]
     assert [row[3] for row in again] == [row[3] for row in epochs]
     np.testing.assert_allclose([float(row[2]) for row in again], [float(row[2]) for row in epochs], rtol=1e-12)
+
+
+def test_a_checkpoint_at_the_last_step_of_an_epoch_resumes_with_the_validation_that_was_due(
+    config_of: ConfigOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = CheckpointFolder.save
+
+    def save_first(self: CheckpointFolder, state: dict[str, Any], step: int, *, best: bool = False) -> Path:
+        """Keep what was written after the step; the epoch's end would write it anew."""
+        path = self.folder / f"step_{step:08d}.pt"
+        return path if path.exists() else save(self, state, step, best=best)
+
+    monkeypatch.setattr(CheckpointFolder, "save", save_first)
+    overrides = ("train.save_every_steps=4", "train.keep=9")
+    run_in_process(config_of(*overrides), tmp_path / "whole")
+    steps_per_epoch = len(losses(tmp_path / "whole")) // 2
+    assert steps_per_epoch == 4
+    last_step = tmp_path / "whole" / "checkpoints" / "step_00000004.pt"
+    run_in_process(config_of(*overrides), tmp_path / "resumed", resume=str(last_step))
+    assert losses(tmp_path / "resumed") == losses(tmp_path / "whole")[4:]
+    rows = [
+        [(row["epoch"], row["split"], row["loss"], row["top1"]) for row in read_csv(tmp_path / name / "epochs.csv")]
+        for name in ("whole", "resumed")
+    ]
+    assert len(rows[0]) == 4
+    assert rows[1] == rows[0]
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
@@ -275,6 +301,16 @@ def test_gradient_clipping_bounds_the_step(config_of: ConfigOf, tmp_path: Path) 
 def test_training_needs_a_validation_split_that_exists(config_of: ConfigOf, tmp_path: Path) -> None:
     with pytest.raises(ClipmillError, match="'nowhere'"):
         run_training(config_of("data.val_split=nowhere"), tmp_path / "run")
+
+
+def run_in_process(config: MethodConfig, folder: Path, resume: str | None = None) -> None:
+    """`run_training`, with the signal handlers of the test runner put back."""
+    handlers = [(number, signal.getsignal(number)) for number in (signal.SIGINT, signal.SIGTERM)]
+    try:
+        run_training(config, folder, resume=resume)
+    finally:
+        for number, handler in handlers:
+            signal.signal(number, handler)
 
 
 def wait_for(path: Path, timeout_s: float = 90) -> None:
