@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Protocol
@@ -100,10 +99,6 @@ def crop_offsets(room: int, num_crops: int) -> list[int]:
     if num_crops == 1:
         return [room // 2]
     return [round(room * i / (num_crops - 1)) for i in range(num_crops)]
-
-
-def as_intervals(value: int | Sequence[int]) -> tuple[int, ...]:
-    return (value,) if isinstance(value, int) else tuple(value)
 
 
 def _require_frames(video_frames: int) -> None:

@@ -50,7 +50,10 @@ class Method(Protocol):
 
 
 def find_method(name: str) -> ModuleType:
-    """The module of a method. It has `MethodConfig` (its config type) and `create(config, num_classes) -> Method`.
+    """The module of a method.
+
+    It has `MethodConfig` (its config type), `create(config, num_classes) -> Method`, and
+    `load_published(model, checkpoint) -> LoadReport` for the authors' files.
 
     Raises: ClipmillError for an unknown name.
     """

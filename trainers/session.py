@@ -7,6 +7,7 @@ import pickle
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from trainers.engine import checkpoints
 from trainers.engine.loop import Evaluation, evaluate, make_fabric, train
 from trainers.engine.optimizers import build_optimizer
 from trainers.engine.run import Run, Stopped
-from trainers.engine.weights import load_matching, read_checkpoint, without_prefix
+from trainers.engine.weights import load_matching, read_checkpoint
 from trainers.method import Method, find_method
 from trainers.metrics import mean_class_accuracy
 
@@ -42,9 +43,10 @@ def run_training(config: Config, folder: Path, *, resume: str | None = None, ini
     torch.manual_seed(config.seed)
     loader = make_loader(config, "train", rank=fabric.global_rank, world_size=fabric.world_size)
     validation = make_loader(config, "val", rank=fabric.global_rank, world_size=fabric.world_size)
-    method: Method = find_method(config.method).create(config, len(loader.dataset.class_names))
+    module = find_method(config.method)
+    method: Method = module.create(config, len(loader.dataset.class_names))
     if init is not None and found is None:
-        print(_initialise(method, init))
+        print(_initialise(module, method, init))
     optimizers = {}
     for name, groups in method.param_groups().items():
         optimizer = build_optimizer(config.optimizer, groups, config.optimizer.lr)
@@ -129,7 +131,7 @@ def _figures(result: Evaluation, config: Config, class_names: list[str], seconds
     }
 
 
-def _initialise(method: Method, path: Path) -> str:
+def _initialise(module: ModuleType, method: Method, path: Path) -> str:
     """Weights only, by name and shape, from our checkpoints or an authors' file. Returns the report.
 
     Raises: ClipmillError when the file is none, or nothing in it fits.
@@ -138,8 +140,11 @@ def _initialise(method: Method, path: Path) -> str:
         content = read_checkpoint(path)
         lines = []
         for name, model in method.models.items():
-            state = content["models"][name] if "models" in content else content.get("state_dict", content)
-            lines.append(f"--init {path.name}, {name}: {load_matching(model, without_prefix(state, 'module.'))}")
+            if "models" in content:
+                report = load_matching(model, content["models"][name])
+            else:
+                report = module.load_published(model, content)
+            lines.append(f"--init {path.name}, {name}: {report}")
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, pickle.UnpicklingError) as error:
         raise ClipmillError(
             f"--init {path}: {error}", "Nothing was trained.", "Give a checkpoint of the same network."

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from loaders import RandomInterval, Segments
-from loaders.sampling import as_intervals, crop_offsets
+from loaders.sampling import crop_offsets
 
 # What the published RandomSampling draws on one RandomState(seed), call after call: (video frames, indices).
 # Whole lists are written as first index and step, which is what they are at speed 1.
@@ -116,11 +116,6 @@ def test_crops_lie_centred_or_spread_from_edge_to_edge():
     assert crop_offsets(9, 2) == [0, 9]
     assert crop_offsets(116, 3) == [0, 58, 116]
     assert crop_offsets(10, 5) == [0, 2, 5, 8, 10]
-
-
-def test_one_interval_may_be_written_as_a_number():
-    assert as_intervals(3) == (3,)
-    assert as_intervals([1, 2]) == (1, 2)
 
 
 @pytest.mark.parametrize("sampler", [RandomInterval(4), Segments(4)])

@@ -184,6 +184,7 @@ def test_a_finished_run_leaves_config_logs_checkpoints_and_telemetry(whole: Path
         rows = telemetry.speed(phase="train")
         assert rows and all(row["read"] > 0 and row["forward"] > 0 and row["backward"] > 0 for row in rows)
         assert {"read", "decode", "assemble", "wait"} <= telemetry.stages().keys()
+        assert [event["message"].split()[0] for event in telemetry.events()][:2] == ["started", "best"]
     state = read(whole / "checkpoints" / "best.pt")
     assert state["class_names"] == sorted(state["class_names"])
 

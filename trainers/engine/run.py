@@ -106,6 +106,7 @@ class Run:
                 "ranks": self.fabric.world_size,
             },
         )
+        self._tell(f"{'resumed' if self.step else 'started'} at epoch {self.epoch}, step {self.step}")
 
     def end(self, state: str) -> None:
         """Flush the logs and say how it ended: finished, failed or stopped."""
@@ -147,7 +148,9 @@ class Run:
         if train.save_every_steps and self.step % train.save_every_steps == 0:
             self.save()
         if self._stop_asked():
-            raise Stopped(self._signal or "another rank", self.save())
+            path = self.save()
+            self._tell(f"stopped by {self._signal or 'another rank'} at step {self.step}")
+            raise Stopped(self._signal or "another rank", path)
 
     def epoch_done(self, validation: Meter | None) -> None:
         """After the last step of an epoch (the loader stands at the next one): log, save, note the best."""
@@ -165,6 +168,7 @@ class Run:
             best = (top1, -loss) > (self.best_top1, -self.best_loss)
             if best:
                 self.best_top1, self.best_loss = top1, loss
+                self._tell(f"best so far: validation top-1 {top1:.3f}, loss {loss:.3f}, after epoch {self.epoch - 1}")
         if self.fabric.is_global_zero:
             self.epochs_log.flush()
             shown = "   ".join(
@@ -225,6 +229,11 @@ class Run:
         self.step, self.meter = state["step"], Meter(**state["meter"])
         self.best_top1, self.best_loss = state["best"]
         torch.set_rng_state(state["rng"])
+
+    def _tell(self, message: str) -> None:
+        """A line for whoever watches the run."""
+        if self.telemetry is not None:
+            self.telemetry.event("info", message)
 
     # Figures
 

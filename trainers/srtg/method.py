@@ -17,8 +17,11 @@ from ingest.errors import ClipmillError
 from loaders import ClipBatch
 from trainers.config import Config, DataConfig, Strict
 from trainers.method import Losses
+from trainers.srtg.checkpoints import load_published
 from trainers.srtg.network import build
 from trainers.srtg.recursion import Gates
+
+__all__ = ["MethodConfig", "Srtg", "create", "load_published"]
 
 
 class ModelConfig(Strict):
