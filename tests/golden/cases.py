@@ -10,13 +10,15 @@ from types import MappingProxyType
 
 import pytest
 
-from tests.golden import srtg_checks
+from tests.golden import srtg_checks, srtg_sampling_checks
 
 Check = Callable[[], None]
 Checker = Callable[[Path], Iterable[tuple[str, Check]]]
 """A file of vectors -> (case id, what to run) for every case in it."""
 
-METHODS: Mapping[str, Mapping[str, Checker]] = MappingProxyType({"srtg": srtg_checks.CHECKERS})
+METHODS: Mapping[str, Mapping[str, Checker]] = MappingProxyType(
+    {"srtg": srtg_checks.CHECKERS | srtg_sampling_checks.CHECKERS}
+)
 """Method, which is also the name of its folder -> prefix of a file name -> checker."""
 
 
