@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -111,6 +112,30 @@ def multi_scale_sizes(
         for j, wide in enumerate(sides)
         if abs(i - j) <= max_distort
     ]
+
+
+def multi_scale_crop(
+    height: int,
+    width: int,
+    out_height: int,
+    out_width: int,
+    rng: Rng,
+    *,
+    scales: Sequence[float] = (1, 0.875, 0.75, 0.66),
+    max_distort: int = 1,
+    places: Literal["grid", "corners", "anywhere"] = "grid",
+) -> Box:
+    """A crop of a random one of the sizes, at a random place: of the 13 on the grid, of the 5 (corners and centre), or of all.
+
+    Draws, in this order: size, place (`anywhere`: left, top). Source: TSN, as in MMAction2 (ResKD) and TPN (ST-ABN).
+    """
+    sizes = multi_scale_sizes(height, width, out_height, out_width, scales=scales, max_distort=max_distort)
+    tall, wide = sizes[int(rng.choice(len(sizes)))]
+    if places == "anywhere":
+        left = int(rng.choice(width - wide + 1))
+        return Box(left, int(rng.choice(height - tall + 1)), wide, tall)
+    boxes = crop_grid(height, width, tall, wide, more=places == "grid")
+    return boxes[int(rng.choice(len(boxes)))]
 
 
 def random_resized_crop(

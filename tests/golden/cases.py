@@ -10,14 +10,29 @@ from types import MappingProxyType
 
 import pytest
 
-from tests.golden import srtg_checks, srtg_sampling_checks
+from tests.golden import (
+    lstr_checks,
+    reskd_checks,
+    sbp_checks,
+    srtg_checks,
+    srtg_sampling_checks,
+    stabn_checks,
+    sts_checks,
+)
 
 Check = Callable[[], None]
 Checker = Callable[[Path], Iterable[tuple[str, Check]]]
 """A file of vectors -> (case id, what to run) for every case in it."""
 
 METHODS: Mapping[str, Mapping[str, Checker]] = MappingProxyType(
-    {"srtg": srtg_checks.CHECKERS | srtg_sampling_checks.CHECKERS}
+    {
+        "lstr": lstr_checks.CHECKERS,
+        "reskd": reskd_checks.CHECKERS,
+        "sbp": sbp_checks.CHECKERS,
+        "srtg": srtg_checks.CHECKERS | srtg_sampling_checks.CHECKERS,
+        "stabn": stabn_checks.CHECKERS,
+        "sts": sts_checks.CHECKERS,
+    }
 )
 """Method, which is also the name of its folder -> prefix of a file name -> checker."""
 
