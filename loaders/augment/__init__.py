@@ -1,0 +1,25 @@
+"""Augmentation: one recipe, drawn once per clip, and executors that carry it out on all frames of the clip alike."""
+
+from loaders.augment.config import recipe_from_config, recipe_to_config
+from loaders.augment.fast import FastCut, run_fast
+from loaders.augment.gpu import run_gpu
+from loaders.augment.labels import FlipLabels
+from loaders.augment.named import RECIPES, recipe_by_name
+from loaders.augment.recipe import ClipShape, Drawn, Recipe, draw
+from loaders.augment.reference import run_imgaug
+
+__all__ = [
+    "RECIPES",
+    "ClipShape",
+    "Drawn",
+    "FastCut",
+    "FlipLabels",
+    "Recipe",
+    "draw",
+    "recipe_by_name",
+    "recipe_from_config",
+    "recipe_to_config",
+    "run_fast",
+    "run_gpu",
+    "run_imgaug",
+]
