@@ -1,24 +1,32 @@
-"""Files that are whole or absent: written under a temporary name in the target folder, fsynced, renamed."""
+"""Files and folders that are whole or absent: written under a temporary name, fsynced, renamed.
+
+The temporary name lies in the target folder, or in a scratch folder of this machine where the target is far away (NFS):
+then what is finished is copied beside the target in one go, and renamed there.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import re
+import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 _TEMPORARY = re.compile(r"^\.(?P<name>.+)\.(?P<host>[^.]+)-(?P<pid>\d+)\.tmp$")
 
+_MOST_NAME_BYTES = 160  # Of 255 that a file system takes; a process writes one file of a kind at a time.
+
 
 def _host() -> str:
     return re.sub(r"[^A-Za-z0-9_-]", "_", socket.gethostname())
 
 
-def temporary_path(path: Path) -> Path:
-    """A name in the folder of `path` that says which process is writing it."""
-    return path.with_name(f".{path.name}.{_host()}-{os.getpid()}.tmp")
+def temporary_path(path: Path, scratch: Path | None = None) -> Path:
+    """A name in the folder of `path`, or in `scratch`, that says which process is writing it."""
+    name = os.fsencode(path.name)[:_MOST_NAME_BYTES].decode("utf-8", "ignore")
+    return (scratch or path.parent) / f".{name}.{_host()}-{os.getpid()}.tmp"
 
 
 def fsync_path(path: Path) -> None:
@@ -32,9 +40,46 @@ def fsync_path(path: Path) -> None:
 
 def publish(temporary: Path, path: Path) -> None:
     """Give a finished temporary file its name, durably: at every instant `path` is the old file, the new one or absent."""
+    beside = temporary_path(path)
+    if temporary.parent != path.parent:
+        try:
+            shutil.copyfile(temporary, beside)
+            temporary.unlink()
+        except BaseException:
+            beside.unlink(missing_ok=True)
+            raise
+        temporary = beside
     fsync_path(temporary)
     temporary.replace(path)
     fsync_path(path.parent)
+
+
+def publish_folder(temporary: Path, path: Path) -> None:
+    """The same for a folder. One that is there already is put aside first: for an instant `path` may be absent."""
+    if temporary.parent != path.parent:
+        beside = temporary_path(path)
+        remove(beside)
+        shutil.copytree(temporary, beside)
+        remove(temporary)
+        temporary = beside
+    for file in temporary.iterdir():
+        fsync_path(file)
+    fsync_path(temporary)
+    aside = temporary_path(path.with_name(f"{path.name}.old"))
+    remove(aside)
+    if path.exists():
+        path.rename(aside)
+    temporary.rename(path)
+    fsync_path(path.parent)
+    remove(aside)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder with all in it; nothing if it is not there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -54,12 +99,12 @@ def write_text(path: Path, text: str) -> None:
 
 
 def remove_leftovers(folder: Path) -> list[Path]:
-    """Remove temporary files of processes of this machine that are no more. Returns what was removed."""
+    """Remove temporary files and folders of processes of this machine that are no more. Returns what was removed."""
     removed = []
     for path in folder.glob(".*.tmp"):
         match = _TEMPORARY.match(path.name)
         if match and match["host"] == _host() and not _alive(int(match["pid"])):
-            path.unlink(missing_ok=True)
+            remove(path)
             removed.append(path)
     return removed
 

@@ -1,7 +1,7 @@
 """catalog.db: what a dataset root holds. One SQLite file (WAL), written by ingest, read by everybody.
 
 classes(idx, name)                                           class index -> name; an index, once given, never changes
-videos(id, class_name, video_id, source, ..., state, ...)    one row per video: pending, ok, failed or missing
+videos(id, class_name, video_id, source, ..., state, ...)    one row per video: pending, ok, failed, quarantined, missing
 labels(video, label, split, start_s, end_s)                  what the annotations say of a video
 outputs(video, store, short_side, width, height, ...)        what was written for it
 failures(id, at, class_name, video_id, reason, ...)          append-only ledger
@@ -25,7 +25,9 @@ import sqlite_utils
 from ingest.errors import ClipmillError
 from ingest.layout import catalog_path
 
-CATALOG_VERSION = 1
+CATALOG_VERSION = 2
+_NOT_THE_VIDEO = ("source gone", "unreadable")  # Reasons that say nothing of what is in a file.
+_READABLE_VERSIONS = (1, 2)  # Version 1 lacks the columns `attempts` and `concealed` of videos.
 
 _TABLES: dict[str, dict[str, Any]] = {
     "classes": {"columns": {"idx": int, "name": str}, "pk": "idx"},
@@ -33,7 +35,7 @@ _TABLES: dict[str, dict[str, Any]] = {
         "columns": {
             "id": int, "class_name": str, "video_id": str, "source": str, "source_bytes": int, "source_mtime_ns": int,
             "settings": str, "state": str, "reason": str, "message": str, "num_frames": int, "width": int, "height": int,
-            "fps": float, "duration_s": float, "updated_at": float,
+            "fps": float, "duration_s": float, "updated_at": float, "attempts": int, "concealed": int,
         },
         "pk": "id",
         "not_null": {"class_name", "video_id", "state"},
@@ -91,17 +93,24 @@ class VideoKey:
 
 @dataclass(frozen=True)
 class Finished:
-    """A finished video: its source's size and time of change, the settings, and the size of each store's file."""
+    """A finished video: its source's size and time of change, the settings, and the size of each store's file.
+
+    For a quarantined one the sizes are empty: the same source and settings have failed as often as is worth while.
+    """
 
     source_bytes: int
     source_mtime_ns: int
     settings: str
     file_bytes: dict[str, int]
+    quarantined: bool = False
 
 
 @dataclass
 class VideoRecord:
-    """What is known of a video after an attempt to convert it (or to find it)."""
+    """What is known of a video after an attempt to convert it (or to find it).
+
+    `frame`: the first bad one. `concealed`: damaged frames that the decoder has patched up and that are stored as such.
+    """
 
     key: VideoKey
     state: str
@@ -117,6 +126,7 @@ class VideoRecord:
     height: int = 0
     fps: float = 0.0
     duration_s: float = 0.0
+    concealed: int = 0
     outputs: list[Output] = field(default_factory=list)
 
 
@@ -127,20 +137,22 @@ class Catalog:
         self.db, self.path = db, path
 
     @classmethod
-    def create(cls, root: Path) -> Catalog:
-        """Open for writing; make it if it is not there.
+    def create(cls, root: Path, shard: str = "") -> Catalog:
+        """Open for writing; make it if it is not there. That of a shard has one writer and may lie on NFS: no WAL.
 
         Raises: ClipmillError when the root cannot be written or the file is not a catalog.
         """
-        path = catalog_path(root)
+        path = catalog_path(root, shard)
         try:
             root.mkdir(parents=True, exist_ok=True)
             db = sqlite3.connect(path, timeout=30, isolation_level=None)
-            db.execute("PRAGMA journal_mode=WAL")
-            db.execute("PRAGMA synchronous=NORMAL")
+            db.execute(f"PRAGMA journal_mode={'TRUNCATE' if shard else 'WAL'}")
+            db.execute(f"PRAGMA synchronous={'FULL' if shard else 'NORMAL'}")
             version = db.execute("PRAGMA user_version").fetchone()[0]
             if version == 0:
                 _create_tables(db)
+            elif version == 1:
+                _upgrade_from_1(db)
         except OSError as error:
             raise ClipmillError(
                 f"the dataset root {root} cannot be written: {error.strerror}.",
@@ -238,34 +250,46 @@ class Catalog:
         self.db.executemany("DELETE FROM videos WHERE id = ?", gone)
 
     def finished(self) -> dict[VideoKey, Finished]:
-        """Videos in state ok, with what tells whether they still are."""
+        """Videos in state ok or quarantined, with what tells whether they still are."""
         sizes: dict[int, dict[str, int]] = {}
         for video, store, file_bytes in self.db.execute(
             "SELECT video, store, MAX(file_bytes) FROM outputs GROUP BY 1, 2"
         ):
             sizes.setdefault(video, {})[store] = file_bytes
         rows = self.db.execute(
-            "SELECT id, class_name, video_id, source_bytes, source_mtime_ns, settings FROM videos WHERE state = 'ok'"
+            "SELECT id, class_name, video_id, source_bytes, source_mtime_ns, settings, state = 'quarantined' FROM videos"
+            " WHERE state IN ('ok', 'quarantined')"
         )
         return {
-            VideoKey(class_name, video_id): Finished(size, mtime_ns, settings, sizes.get(video, {}))
-            for video, class_name, video_id, size, mtime_ns, settings in rows
+            VideoKey(class_name, video_id): Finished(size, mtime_ns, settings, sizes.get(video, {}), bool(quarantined))
+            for video, class_name, video_id, size, mtime_ns, settings, quarantined in rows
         }
 
-    def record(self, record: VideoRecord) -> None:
-        """Write the outcome of one video: its row, its outputs and, if it failed, a line of the ledger."""
+    def record(self, record: VideoRecord, quarantine_after: int | None = None) -> None:
+        """Write the outcome of one video: its row, its outputs and, if it failed, a line of the ledger.
+
+        A video that has failed `quarantine_after` times in a row, its source and the settings being the same, goes into
+        quarantine. What is outside a video (a missing file) is not counted.
+        """
         r = record
-        (video,) = self.db.execute(
+        video, attempts = self.db.execute(
             "INSERT INTO videos(class_name, video_id, source, source_bytes, source_mtime_ns, settings, state, reason,"
-            " message, num_frames, width, height, fps, duration_s, updated_at) VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
+            " message, num_frames, width, height, fps, duration_s, updated_at, concealed, attempts)"
+            " VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
             " ON CONFLICT(class_name, video_id) DO UPDATE SET source=excluded.source, source_bytes=excluded.source_bytes,"
             " source_mtime_ns=excluded.source_mtime_ns, settings=excluded.settings, state=excluded.state,"
             " reason=excluded.reason, message=excluded.message, num_frames=excluded.num_frames, width=excluded.width,"
-            " height=excluded.height, fps=excluded.fps, duration_s=excluded.duration_s, updated_at=excluded.updated_at"
-            " RETURNING id",
+            " height=excluded.height, fps=excluded.fps, duration_s=excluded.duration_s, updated_at=excluded.updated_at,"
+            " concealed=excluded.concealed, attempts=excluded.attempts + (CASE WHEN excluded.attempts > 0 AND"
+            " (source_bytes, source_mtime_ns, settings) IS (excluded.source_bytes, excluded.source_mtime_ns,"
+            " excluded.settings) THEN COALESCE(attempts, 0) ELSE 0 END)"
+            " RETURNING id, attempts",
             (r.key.class_name, r.key.video_id, r.source, r.source_bytes, r.source_mtime_ns, r.settings, r.state, r.reason,
-             r.message, r.num_frames, r.width, r.height, r.fps, r.duration_s, time.time()),
+             r.message, r.num_frames, r.width, r.height, r.fps, r.duration_s, time.time(), r.concealed,
+             int(r.state == "failed" and r.reason not in _NOT_THE_VIDEO)),
         ).fetchone()  # fmt: skip
+        if quarantine_after and attempts >= quarantine_after:
+            self.db.execute("UPDATE videos SET state = 'quarantined' WHERE id = ?", (video,))
         self.db.execute("DELETE FROM outputs WHERE video = ?", (video,))
         self.db.executemany(
             "INSERT INTO outputs VALUES(?,?,?,?,?,?,?,?)",
@@ -342,9 +366,17 @@ def _create_tables(db: sqlite3.Connection) -> None:
         db.execute(f"PRAGMA user_version={CATALOG_VERSION}")
 
 
+def _upgrade_from_1(db: sqlite3.Connection) -> None:
+    with _Transaction(db):
+        if db.execute("PRAGMA user_version").fetchone()[0] == 1:  # Nobody else was faster.
+            db.execute("ALTER TABLE videos ADD COLUMN attempts INTEGER")
+            db.execute("ALTER TABLE videos ADD COLUMN concealed INTEGER")
+            db.execute(f"PRAGMA user_version={CATALOG_VERSION}")
+
+
 def _check_version(db: sqlite3.Connection, path: Path) -> None:
     version = db.execute("PRAGMA user_version").fetchone()[0]
-    if version != CATALOG_VERSION:
+    if version not in _READABLE_VERSIONS:
         db.close()
         raise ClipmillError(
             f"{path} is a catalog of version {version}; this Clipmill reads version {CATALOG_VERSION}.",

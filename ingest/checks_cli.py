@@ -34,10 +34,11 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Compare what is stored with the catalog and with its own checksums. Reads every byte, changes nothing stored."""
-    from ingest.progress import duration, shown
+    from ingest.progress import shown
+    from ingest.units import duration
     from ingest.verify import verify as run
 
-    with shown() as progress:
+    with shown("verify") as progress:
         report = run(root, num_workers=workers, deep=deep, timeout_s=timeout, on_progress=progress)
     if as_json:
         print(report.to_json())
@@ -76,8 +77,9 @@ def repair(
     as_json: AsJson = False,
 ) -> None:
     """Make again what verify finds broken, from the sources and with the settings of the catalog; nothing else is touched."""
-    from ingest.progress import duration, shown
+    from ingest.progress import shown
     from ingest.repair import repair as run
+    from ingest.units import duration
     from ingest.verify import findings_from_json
     from ingest.verify import verify as look
 
@@ -85,7 +87,7 @@ def repair(
     if from_json:
         findings = findings_from_json(from_json)
     else:
-        with shown() as progress:
+        with shown("verify") as progress:
             findings = look(root, num_workers=workers, deep=deep, timeout_s=timeout, on_progress=progress).findings
     if dry_run:
         broken = [finding for finding in findings if finding.kind != "extra"]
@@ -95,7 +97,7 @@ def repair(
             _print_some(f"{f.where}: {f.kind}: {f.message}" for f in broken)
             print(f"{len({f.key for f in broken}):,} videos would be mended. Next: the same without --dry-run")
         raise typer.Exit(1 if broken else 0)
-    with shown() as progress:
+    with shown("repair") as progress:
         report = run(root, findings, num_workers=workers, timeout_s=timeout, on_progress=progress)
     if as_json:
         print(report.to_json())
@@ -159,22 +161,24 @@ def forecast(
     ] = None,
     labels: Annotated[Path | None, typer.Option(help="Labels: only the videos they name count.")] = None,
     format: LabelsFormat = "labels-csv",
-    store: Annotated[list[str], typer.Option(help="Stores: frames-db, npy.")] = ("frames-db",),  # type: ignore[assignment]
+    store: Annotated[list[str], typer.Option(help="Stores: frames-db, npy, raw-frames.")] = ("frames-db",),  # type: ignore[assignment]
     short_side: Annotated[list[int], typer.Option(help="Short sides in pixels: 256, or several: 256 128.")] = (256,),  # type: ignore[assignment]
-    quality: Annotated[int, typer.Option(help="JPEG quality, 1 to 100.")] = 90,
+    fps: Annotated[str, typer.Option(help="Frames per second of pictures: native or a number.")] = "native",
+    codec: Annotated[str, typer.Option(help="jpeg, png or webp.")] = "jpeg",
+    quality: Annotated[int, typer.Option(help="JPEG or WebP quality, 1 to 100.")] = 90,
     workers: Workers = _WORKERS,
     seed: Annotated[int, typer.Option(help="Same seed, same sample.")] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Convert 20 videos for trial into a temporary folder, and say what all of them will take: bytes and time."""
-    from ingest.convert_video import ConvertOptions
     from ingest.forecast import forecast as run
+    from ingest.options import ConvertOptions, parse_rate
     from ingest.plan import plan_folders, plan_labels
     from ingest.progress import shown
 
-    options = ConvertOptions(tuple(short_side), quality, tuple(store))
+    options = ConvertOptions(tuple(short_side), quality, tuple(store), parse_rate(fps), codec=codec)  # type: ignore[arg-type]
     plan = plan_labels(source, _labels(labels, format)) if labels else plan_folders(source)
-    with shown() as progress:
+    with shown("forecast") as progress:
         found = run(plan.jobs, options, num_workers=workers, root=root, seed=seed, on_progress=progress)
     if as_json:
         print(found.to_json())
@@ -199,7 +203,8 @@ def import_(
 ) -> None:
     """Take in frames that were extracted before: dataset2database databases, or folders of jpg. Nothing is encoded again."""
     from ingest.legacy import ImportOptions, find_legacy, import_legacy
-    from ingest.progress import duration, shown
+    from ingest.progress import shown
+    from ingest.units import duration
 
     options = ImportOptions(fps, quality)
     if dry_run:
@@ -209,7 +214,7 @@ def import_(
         lines = "\n".join(f"{name}: {value}" for name, value in counts.items())
         print(json.dumps(counts, indent=2) if as_json else f"{lines}\nNext: the same without --dry-run")
         raise typer.Exit(0)
-    with shown() as progress:
+    with shown("import") as progress:
         report = import_legacy(source, root, options, num_workers=workers, timeout_s=timeout, on_progress=progress)
     p = report.progress
     if as_json:
@@ -247,10 +252,7 @@ def _print_forecast(found: Forecast, source: Path, root: Path | None) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from ingest.progress import duration
-
-    def size(num_bytes: float) -> str:
-        return f"{num_bytes / 1e9:,.2f} GB" if num_bytes >= 1e8 else f"{num_bytes / 1e6:,.2f} MB"
+    from ingest.units import duration, size
 
     table = Table(title="Forecast", show_header=False)
     table.add_row(

@@ -41,7 +41,7 @@ class IngestRun:
 
 @dataclass(frozen=True)
 class DatasetStatus:
-    """Counts of a dataset root. `states`: videos per state (ok, failed, missing, pending)."""
+    """Counts of a dataset root. `states`: videos per state (ok, failed, quarantined, missing, pending)."""
 
     num_videos: int
     num_frames: int
@@ -71,7 +71,9 @@ def dataset_status(catalog: Catalog) -> DatasetStatus:
         "SELECT label, state, COUNT(DISTINCT videos.id) FROM labels JOIN videos ON videos.id = labels.video GROUP BY label, state"
     ).fetchall())  # fmt: skip
     reasons = dict(
-        db.execute("SELECT reason, COUNT(*) FROM videos WHERE state IN ('failed','missing') GROUP BY reason")
+        db.execute(
+            "SELECT reason, COUNT(*) FROM videos WHERE state IN ('failed','quarantined','missing') GROUP BY reason"
+        )
     )
     levels = [
         LevelStatus(*row)

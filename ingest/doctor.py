@@ -17,10 +17,10 @@ from pathlib import Path
 from ingest import layout
 from ingest.annotations.rows import Annotations
 from ingest.catalog import Catalog, VideoKey
-from ingest.convert_video import ConvertOptions
 from ingest.errors import ClipmillError, VideoError
-from ingest.repair import parse_settings
-from ingest.stores import frames_db
+from ingest.options import parse_settings
+from ingest.plan import Job
+from ingest.stores import frames_db, frames_npy
 
 MIN_FRAMES = 3
 FPS_RANGE = (1.0, 240.0)
@@ -273,10 +273,11 @@ def _implausible(stored: Iterable[_Video]) -> Iterator[Complaint]:
 
 def _stored_rate(video: _Video) -> float:
     """Frames per second that were stored: the video's own, or those that were asked for."""
-    parsed = parse_settings(video.settings, video.key, Path())
-    if parsed is None or not isinstance(options := parsed[0], ConvertOptions):
+    parsed = parse_settings(video.settings, Job(video.key, Path()))
+    if parsed is None:
         return video.fps
-    rate = options.fps if frames_db.STORE in options.stores else options.npy_fps
+    options = parsed[0]
+    rate = options.npy_fps if options.stores == (frames_npy.STORE,) else options.fps
     return rate or video.fps
 
 

@@ -6,6 +6,8 @@ import contextlib
 import multiprocessing
 import os
 import pickle
+import re
+import resource
 import signal
 import threading
 import time
@@ -15,7 +17,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
-from typing import Generic, TypeVar
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
 
 JobT = TypeVar("JobT")
 ResultT = TypeVar("ResultT")
@@ -34,6 +37,20 @@ class Outcome(Generic[JobT, ResultT]):
     message: str = ""
 
 
+class Executor(Protocol):
+    """What runs a function over jobs somewhere: see `run_jobs` for the contract."""
+
+    def __call__(
+        self,
+        function: Callable[[Any], Any],
+        jobs: Iterable[Any],
+        *,
+        num_workers: int,
+        timeout_s: float | None = None,
+        memory_bytes: int | None = None,
+    ) -> Iterator[Outcome[Any, Any] | None]: ...
+
+
 class WorkerTraceback(Exception):
     """Where in the worker an error came from: the cause of the error that `run_jobs` raises."""
 
@@ -44,12 +61,14 @@ def run_jobs(
     *,
     num_workers: int,
     timeout_s: float | None = None,
+    memory_bytes: int | None = None,
 ) -> Iterator[Outcome[JobT, ResultT] | None]:
     """Outcomes in the order of completion, with a None about every half second in which nothing ended.
 
     `function` is called in worker processes (started by spawn; it must be importable there) with one job at a time. A
     worker that dies is replaced and its job tried once more; then, or when a job takes longer than `timeout_s`, the
-    outcome has the reason `crashed` or `timeout`. Closing the iterator ends the workers at once; so does the death of
+    outcome has the reason `crashed` or `timeout`. A worker that grows by more than `memory_bytes` is refused more: mostly
+    a MemoryError in `function`, sometimes a crash. Closing the iterator ends the workers at once; so does the death of
     this process, however sudden.
 
     Raises: what `function` raises (it concerns the whole run: a full disk, a bug), with the worker's traceback as cause.
@@ -57,14 +76,14 @@ def run_jobs(
     waiting = deque((job, 1) for job in jobs)
     if not waiting:
         return
-    workers = [_Worker(function) for _ in range(min(num_workers, len(waiting)))]
+    workers = [_Worker(function, memory_bytes) for _ in range(min(num_workers, len(waiting)))]
     try:
         while waiting or any(worker.job is not None for worker in workers):
             for i, worker in enumerate(workers):
                 if worker.job is None and waiting:
                     if not worker.process.is_alive():
                         worker.stop()
-                        workers[i] = worker = _Worker(function)
+                        workers[i] = worker = _Worker(function, memory_bytes)
                     worker.give(*waiting.popleft())
             busy = [worker for worker in workers if worker.job is not None]
             ready = set(wait([worker.connection for worker in busy], timeout=TICK_S))
@@ -99,12 +118,12 @@ def run_jobs(
 class _Worker(Generic[JobT, ResultT]):
     """One worker process and the pipe to it."""
 
-    def __init__(self, function: Callable[[JobT], ResultT]) -> None:
+    def __init__(self, function: Callable[[JobT], ResultT], memory_bytes: int | None) -> None:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         alive, self._lifeline = context.Pipe(duplex=False)
         self.process: SpawnProcess = context.Process(
-            target=_work, args=(function, theirs, alive), name="clipmill-worker", daemon=True
+            target=_work, args=(function, theirs, alive, memory_bytes), name="clipmill-worker", daemon=True
         )
         with _ignoring_sigint():
             self.process.start()
@@ -148,9 +167,13 @@ def _ignoring_sigint() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _work(function: Callable[[JobT], ResultT], connection: Connection, alive: Connection) -> None:
+def _work(
+    function: Callable[[JobT], ResultT], connection: Connection, alive: Connection, memory_bytes: int | None
+) -> None:
     """Body of a worker: jobs in, (result, error) out, until the parent is gone."""
     threading.Thread(target=_die_with_parent, args=(alive,), daemon=True).start()
+    if memory_bytes is not None:
+        limit_memory(memory_bytes)
     while True:
         try:
             job = connection.recv()
@@ -174,6 +197,18 @@ def _portable(error: Exception) -> Exception:
     except Exception:
         return RuntimeError(f"{type(error).__name__}: {error}")
     return error
+
+
+def limit_memory(more_bytes: int) -> None:
+    """Let this process grow by no more than `more_bytes` of private memory. Nothing where the system cannot do it."""
+    try:
+        status = Path("/proc/self/status").read_text()
+        now = int(re.search(r"VmData:\s*(\d+) kB", status)[1]) * 1024  # type: ignore[index]
+    except (OSError, TypeError):  # no Linux
+        return
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    most = now + more_bytes
+    resource.setrlimit(resource.RLIMIT_DATA, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
 
 
 def _die_with_parent(alive: Connection) -> None:

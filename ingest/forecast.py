@@ -16,10 +16,12 @@ from pathlib import Path
 
 from ingest.catalog import VideoRecord
 from ingest.convert import Progress
-from ingest.convert_video import ConvertOptions, convert_video
+from ingest.convert_video import convert_video
 from ingest.errors import ClipmillError, VideoError
 from ingest.executors import run_jobs
+from ingest.options import ConvertOptions
 from ingest.plan import Job
+from ingest.sinks import Target
 from ingest.stores import frames_db
 from ingest.video import probe
 
@@ -200,7 +202,7 @@ def _convert_once(folder: Path, options: ConvertOptions, job: Job) -> _Measured:
     """In a worker: convert one video, and remove what came of it, so that the folder stays small."""
     with tempfile.TemporaryDirectory(dir=folder) as own:
         start_s = time.perf_counter()
-        record = convert_video(Path(own), options, job)
+        record = convert_video(Target(Path(own)), options, job)
         seconds = time.perf_counter() - start_s
         file_bytes = sum(path.stat().st_size for path in Path(own).rglob("*") if path.is_file())
     return _Measured(record, seconds, file_bytes)

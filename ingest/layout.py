@@ -2,6 +2,8 @@
 
 <root>/catalog.db
 <root>/jpg/<class>/<video_id>/frames.db, n_frames
+<root>/raw_frames/<class>/<video_id>/img_00001.jpg ..., frames.json
+<root>/rgb_npy/<video_id>.npy
 """
 
 from __future__ import annotations
@@ -41,14 +43,29 @@ def encode_component(name: str) -> str:
     return out
 
 
-def catalog_path(root: Path) -> Path:
-    return root / "catalog.db"
+def catalog_path(root: Path, shard: str = "") -> Path:
+    """The catalog; with `shard` (`2/16`) that of one shard, until it is merged."""
+    return root / (f"catalog.shard-{shard.replace('/', '-of-')}.db" if shard else "catalog.db")
+
+
+def shard_catalogs(root: Path) -> list[Path]:
+    return sorted(root.glob("catalog.shard-*-of-*.db"))
 
 
 def video_dir(root: Path, class_name: str, video_id: str) -> Path:
     """Folder of one video; `class_name` is empty for a video without one class of its own."""
     folder = encode_component(class_name) if class_name else UNCLASSED
     return root / "jpg" / folder / encode_component(video_id)
+
+
+def raw_frames_root(root: Path) -> Path:
+    return root / "raw_frames"
+
+
+def raw_frames_dir(root: Path, class_name: str, video_id: str) -> Path:
+    """Folder of the frames of one video, one file each."""
+    folder = encode_component(class_name) if class_name else UNCLASSED
+    return raw_frames_root(root) / folder / encode_component(video_id)
 
 
 def npy_path(root: Path, video_id: str) -> Path:

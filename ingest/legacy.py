@@ -30,9 +30,9 @@ import simplejpeg
 
 from ingest import layout
 from ingest.atomic import remove_leftovers
-from ingest.catalog import Catalog, Output, VideoKey, VideoRecord
+from ingest.catalog import Catalog, VideoKey, VideoRecord
 from ingest.convert import Progress
-from ingest.convert_video import target_error
+from ingest.convert_video import fill_record, target_error
 from ingest.errors import ClipmillError, VideoError
 from ingest.executors import run_jobs
 from ingest.stores import frames_db
@@ -216,7 +216,7 @@ def _import(path: Path, root: Path, options: ImportOptions, video: LegacyVideo, 
     ours = _own_meta(video.folder / "frames.db")
     if ours and in_place:
         record.settings = str(ours.get("settings", ""))
-        fill_record(record, path, ours)
+        fill_record(record, frames_db.STORE, path, ours)
         return
     if ours:
         raise VideoError("not historical", "it is a database of Clipmill's own already: copy the dataset root instead")
@@ -225,10 +225,10 @@ def _import(path: Path, root: Path, options: ImportOptions, video: LegacyVideo, 
     with _frames(video.folder) as (kind, count, blobs):
         known = _own_meta(path)
         if known.get("settings") == options.settings and known.get("source_sha256") == _digest(blobs()):
-            fill_record(record, path, known)
+            fill_record(record, frames_db.STORE, path, known)
             return
         _write(path, kind, count, blobs(), options, video, record)
-    fill_record(record, path, _own_meta(path))
+    fill_record(record, frames_db.STORE, path, _own_meta(path))
 
 
 def _write(
@@ -482,17 +482,6 @@ def _own_meta(path: Path) -> dict:
         return {}
     finally:
         db.close()
-
-
-def fill_record(record: VideoRecord, path: Path, meta: dict) -> None:
-    """What Meta of the database at `path` says of its frames, into the record."""
-    record.num_frames, record.fps, record.duration_s = meta["num_frames"], meta["fps"], meta["duration_s"]
-    record.width, record.height = meta["width"], meta["height"]
-    file_bytes = path.stat().st_size
-    record.outputs = [
-        Output(frames_db.STORE, level.short_side, level.width, level.height, meta["num_frames"], num_bytes, file_bytes)
-        for level, num_bytes in zip(meta["levels"], json.loads(meta["frame_bytes"]), strict=True)
-    ]
 
 
 def _remove_empty(folder: Path, root: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zlib
 from collections import defaultdict
 from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
@@ -32,6 +33,28 @@ class Job:
         return _printable(str(self.source))
 
 
+@dataclass(frozen=True)
+class Shard:
+    """Part `index` (0-based) of `count` of a plan: the videos whose names fall to it, whatever else is in the plan."""
+
+    index: int
+    count: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.index < self.count:
+            raise ClipmillError(
+                f"shard {self.index}/{self.count} is none.",
+                "Nothing was converted.",
+                f"With {max(self.count, 1)} shards they are 0/{max(self.count, 1)} to {max(self.count, 1) - 1}/{max(self.count, 1)}.",
+            )
+
+    def __str__(self) -> str:
+        return f"{self.index}/{self.count}"
+
+    def holds(self, key: VideoKey) -> bool:
+        return zlib.crc32(f"{key.class_name}/{key.video_id}".encode()) % self.count == self.index
+
+
 @dataclass
 class Plan:
     """Jobs, labels as (key, label, split, start_s, end_s), and what the labels name but no file has.
@@ -50,6 +73,12 @@ class Plan:
     def found_ids(self) -> set[str]:
         """Ids under which a video of this plan may have been recorded as missing before."""
         return {job.key.video_id for job in self.jobs} | {_base_id(job.key.video_id) for job in self.jobs}
+
+    def keep_shard(self, shard: Shard) -> None:
+        """Leave only what falls to the shard. Class names stay whole, so that every shard gives them the same index."""
+        self.jobs = [job for job in self.jobs if shard.holds(job.key)]
+        self.labels = [label for label in self.labels if shard.holds(label[0])]
+        self.missing = {key: names for key, names in self.missing.items() if shard.holds(key)}
 
     def keep(self, finished: Container[VideoKey]) -> None:
         """Take out of `missing` what was converted before: sources may be deleted, their stores and labels stay."""

@@ -13,6 +13,7 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 
 from ingest.convert import ConvertReport, Progress
+from ingest.units import duration
 
 _LINE_EVERY_S = 10.0
 
@@ -23,34 +24,23 @@ class Shown(Protocol):
     def __exit__(self, *_: object) -> None: ...
 
 
-def shown() -> Shown:
-    """A live bar if standard error is a terminal, else plain lines."""
-    return _Live() if sys.stderr.isatty() else _Lines()
-
-
-def duration(seconds: float | None) -> str:
-    """Seconds as a person says them: 42 s, 3 min 5 s, 2 h 10 min; `?` when unknown."""
-    if seconds is None:
-        return "?"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
+def shown(verb: str = "ingest") -> Shown:
+    """A live bar if standard error is a terminal, else plain lines. `verb` says what goes on."""
+    return _Live(verb) if sys.stderr.isatty() else _Lines(verb)
 
 
 def _rates(p: Progress) -> str:
     seconds = max(p.elapsed_s, 1e-9)
-    failed = f", {p.failed} failed" if p.failed else ""
+    reasons = ", ".join(f"{count:,} {reason}" for reason, count in p.reasons.most_common(3))
+    failed = f", {p.failed:,} failed" + (f" ({reasons})" if reasons else "") if p.failed else ""
     rate = f"{p.frames / seconds:,.0f} frames/s, {(p.done + p.failed) / seconds:.1f} videos/s"
     return f"{rate}, {duration(p.time_left_s)} left{failed}"
 
 
 class _Live:
-    def __init__(self) -> None:
+    def __init__(self, verb: str) -> None:
         columns = (
-            TextColumn("ingest"),
+            TextColumn(verb),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.description}"),
@@ -71,7 +61,8 @@ class _Live:
 
 
 class _Lines:
-    def __init__(self) -> None:
+    def __init__(self, verb: str) -> None:
+        self._verb = verb
         self._last_s = time.monotonic()
 
     def __call__(self, p: Progress, /) -> None:
@@ -79,7 +70,9 @@ class _Lines:
         if now - self._last_s >= _LINE_EVERY_S:
             self._last_s = now
             print(
-                f"ingest: {p.skipped + p.done + p.failed} of {p.total} videos, {_rates(p)}", file=sys.stderr, flush=True
+                f"{self._verb}: {p.skipped + p.done + p.failed} of {p.total} videos, {_rates(p)}",
+                file=sys.stderr,
+                flush=True,
             )
 
     def __enter__(self) -> _Lines:
@@ -94,7 +87,9 @@ def summary_table(report: ConvertReport) -> Table:
     p = report.progress
     table = Table(title="Ingest", show_header=False)
     table.add_row("converted", f"{p.done:,} videos, {p.frames:,} frames")
-    table.add_row("already there", f"{p.skipped:,}")
+    table.add_row("already there", f"{p.skipped - p.quarantined:,}")
+    if p.quarantined:
+        table.add_row("in quarantine", f"{p.quarantined:,} (failed time and again; --retry tries them once more)")
     if p.missing:
         table.add_row("missing", f"{p.missing:,} (named by the labels, no file)")
     for reason, count in Counter(failure[2] for failure in report.failures).most_common():

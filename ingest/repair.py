@@ -17,29 +17,30 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from ingest import layout
-from ingest.atomic import temporary_path, write_text
+from ingest.atomic import remove, temporary_path, write_text
 from ingest.catalog import Catalog, VideoKey, VideoRecord
 from ingest.convert import Progress
-from ingest.convert_video import ConvertOptions, convert_video
+from ingest.convert_video import convert_video, fill_record
 from ingest.errors import ClipmillError, VideoError
 from ingest.executors import run_jobs
-from ingest.legacy import ImportOptions, LegacyVideo, fill_record, import_video
+from ingest.legacy import ImportOptions, LegacyVideo, import_video
+from ingest.options import SETTINGS_SEPARATOR, ConvertOptions, parse_settings
 from ingest.plan import Job
-from ingest.stores import frames_db, frames_npy
-from ingest.verify import SETTINGS_SEPARATOR, Finding, Stored, stored_videos, verify_video
+from ingest.sinks import Target, store_path
+from ingest.stores import frames_db, frames_npy, raw_frames
+from ingest.verify import Finding, Stored, stored_videos, verify_video
 
-_SPAN = r"(?: span=(?P<start>[0-9.e+]+)-(?P<end>[0-9.e+]+))?"
-_DATABASE = re.compile(
-    r"frames-db v\d+ short_side=(?P<sides>\d+(?:,\d+)*) jpeg q=(?P<quality>\d+) 4:2:0(?: fps=(?P<fps>[0-9.e+-]+))?"
-    + _SPAN
-)
-_ARRAY = re.compile(r"npy v\d+ short_side=(?P<side>\d+) rgb fps=(?P<fps>[0-9.e+-]+)" + _SPAN)
 _ESCAPED_BYTE = re.compile(rb"\\x([0-9a-f]{2})")
 
 REMADE, COUNTED, CORRECTED = "made again", "n_frames written", "catalog corrected"
+_KINDS = {
+    frames_db.STORE: {"no database", "damaged", "n_frames", "catalog", "undecodable"},
+    frames_npy.STORE: {"array"},
+    raw_frames.STORE: {"raw frames"},
+}
+"""Which store a finding speaks of."""
 _NOT_LOOKED_AT = {"crashed", "timeout", "unreadable"}
 
 
@@ -87,38 +88,20 @@ class RepairReport:
 
 @dataclass(frozen=True)
 class _Task:
-    """One video to make again.
-
-    `replaced`: frames.db must not be taken for a finished one. `deep`: decode what comes out, as that is how it was found.
-    """
+    """Stores of one video to make again; its other stores stay. `deep`: decode what comes out, as it was found that way."""
 
     job: Job
     options: ConvertOptions | ImportOptions
-    replaced: bool
+    stored: Stored
+    stores: tuple[str, ...]
     deep: bool
 
 
-def parse_settings(settings: str, key: VideoKey, source: Path) -> tuple[ConvertOptions | ImportOptions, Job] | None:
+def _parse(settings: str, job: Job) -> tuple[ConvertOptions | ImportOptions, Job] | None:
     """The options and the job that gave a settings line; None when this version writes something else for it."""
-    job = Job(key, source)
     if imported := ImportOptions.parse(settings):
         return imported, job
-    given: dict[str, Any] = {"stores": ()}
-    for line in settings.split(SETTINGS_SEPARATOR):
-        if match := _DATABASE.fullmatch(line):
-            given["short_sides"] = tuple(int(side) for side in match["sides"].split(","))
-            given["quality"], given["fps"] = int(match["quality"]), float(match["fps"]) if match["fps"] else None
-            given["stores"] += (frames_db.STORE,)
-        elif match := _ARRAY.fullmatch(line):
-            given.setdefault("short_sides", (int(match["side"]),))
-            given["npy_fps"] = float(match["fps"])
-            given["stores"] += (frames_npy.STORE,)
-        else:
-            return None
-        if match["start"]:
-            job = replace(job, span_s=(float(match["start"]), float(match["end"])))
-    options = ConvertOptions(**given)
-    return (options, job) if options.settings_of(job) == settings else None
+    return parse_settings(settings, job)
 
 
 def repair(
@@ -200,7 +183,7 @@ def _plan(
                 raise VideoError("not looked at", f"verify could not tell what is wrong ({', '.join(sorted(what))})")
             yield _task(stored, path, what)
         except VideoError as error:
-            _give_up(catalog, stored, path, error.reason, error.message, report)
+            _give_up(catalog, root, stored, error.reason, error.message, report)
 
 
 def _agree(catalog: Catalog, root: Path, stored: Stored, path: Path) -> bool:
@@ -211,10 +194,11 @@ def _agree(catalog: Catalog, root: Path, stored: Stored, path: Path) -> bool:
     except (sqlite3.OperationalError, VideoError):
         return False
     write_text(path.with_name("n_frames"), str(meta["num_frames"]))
-    others = [line for line in stored.settings.split(SETTINGS_SEPARATOR) if line.startswith(frames_npy.STORE)]
+    lines = stored.settings.split(SETTINGS_SEPARATOR)
+    others = [line for line in lines if not line.startswith(frames_db.STORE)]
     record = VideoRecord(stored.key, "ok", stored.source, stored.source_bytes, stored.source_mtime_ns)
     record.settings = SETTINGS_SEPARATOR.join([str(meta.get("settings", "")), *others])
-    fill_record(record, path, meta)
+    fill_record(record, frames_db.STORE, path, meta)
     record.outputs += (output for output in stored.outputs if output.store != frames_db.STORE)
     if verify_video(root, False, _stored(record)):
         return False
@@ -225,7 +209,7 @@ def _agree(catalog: Catalog, root: Path, stored: Stored, path: Path) -> bool:
 
 def _task(stored: Stored, path: Path, what: set[str]) -> _Task:
     """Raises: VideoError when the video cannot be made again."""
-    parsed = parse_settings(stored.settings, stored.key, _path_of(stored.source))
+    parsed = _parse(stored.settings, Job(stored.key, _path_of(stored.source)))
     if parsed is None:
         raise VideoError(
             "unknown settings",
@@ -237,7 +221,11 @@ def _task(stored: Stored, path: Path, what: set[str]) -> _Task:
     if not job.source.exists():
         hint = "" if job.source.is_absolute() else ": a relative path, so run repair from the folder it starts in"
         raise VideoError("source gone", f"there is no {stored.source}{hint}")
-    return _Task(job, options, replaced=not what <= {"array"}, deep="undecodable" in what)
+    stores = tuple(store for store in _KINDS if what & _KINDS[store])
+    if isinstance(options, ConvertOptions):
+        stores = tuple(store for store in options.stores if store in stores) or options.stores
+        options = replace(options, stores=stores)
+    return _Task(job, options, stored, stores, deep=bool(what & {"undecodable", "raw frames"}))
 
 
 def _path_of(text: str) -> Path:
@@ -250,26 +238,46 @@ def _path_of(text: str) -> Path:
 
 
 def _make_again(root: Path, task: _Task) -> VideoRecord:
-    """In a worker: put the broken database aside and write a new one; if that is not whole either, put it back."""
-    path = layout.frames_db_path(root, *_names(task.job.key))
-    aside = temporary_path(path.with_name("frames.db.broken"))  # Cleared away by the next run if this one is killed.
-    if task.replaced and path.exists():
-        path.rename(aside)
+    """In a worker: put what is broken aside and write it anew; if that is not whole either, put the old back."""
+    broken = [_place(root, task.job.key, store) for store in task.stores]
+    asides = {}
+    for path in broken:
+        if path.exists():  # Where this run is killed, the next one clears the temporary name away.
+            asides[path] = path.rename(temporary_path(path.with_name(f"{path.name}.broken")))
     whole = False
     try:
         if isinstance(task.options, ImportOptions):
             record = import_video(root, task.options, LegacyVideo(task.job.key, task.job.source))
         else:
-            record = convert_video(root, task.options, task.job)
+            record = convert_video(Target(root), task.options, task.job)
+            _add_the_others(record, task)
         if record.state == "ok" and (found := verify_video(root, task.deep, _stored(record))):
             record.state, record.reason, record.message = "failed", "still broken", found[0].message
         whole = record.state == "ok"
         return record
     finally:
-        if whole:
-            aside.unlink(missing_ok=True)
-        elif aside.exists():
-            aside.replace(path)
+        for path, aside in asides.items():
+            if not whole:
+                remove(path)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                aside.rename(path)
+            remove(aside)
+
+
+def _place(root: Path, key: VideoKey, store: str) -> Path:
+    """The file or the folder that a store consists of."""
+    path = store_path(root, key, store)
+    return path.parent if store == raw_frames.STORE else path
+
+
+def _add_the_others(record: VideoRecord, task: _Task) -> None:
+    """What was not made again is as it was."""
+    stored, others = task.stored, [o for o in task.stored.outputs if o.store not in task.stores]
+    if record.state == "ok" and others:
+        record.settings = stored.settings
+        record.outputs += others
+        if frames_db.STORE not in task.stores:
+            record.num_frames = stored.num_frames
 
 
 def _stored(record: VideoRecord) -> Stored:
@@ -283,8 +291,7 @@ def _settle(
     catalog: Catalog, root: Path, task: _Task, stored: Stored, record: VideoRecord, report: RepairReport
 ) -> None:
     if record.state != "ok":
-        path = layout.frames_db_path(root, *_names(task.job.key))
-        _give_up(catalog, stored, path, record.reason, record.message, report, record.frame)
+        _give_up(catalog, root, stored, record.reason, record.message, report, record.frame)
         return
     record.source = stored.source
     with catalog.transaction():
@@ -296,16 +303,16 @@ def _settle(
 
 def _give_up(
     catalog: Catalog,
+    root: Path,
     stored: Stored,
-    path: Path,
     reason: str,
     message: str,
     report: RepairReport,
     frame: int | None = None,
 ) -> None:
-    """A line of the ledger. A video whose database is gone as well is no longer counted as finished."""
+    """A line of the ledger. A video that a store has lost altogether is no longer counted as finished."""
     key = stored.key
-    gone = not path.exists()
+    gone = not all(_place(root, key, output.store).exists() for output in stored.outputs)
     with catalog.transaction():
         if gone:
             record = VideoRecord(key, "failed", stored.source, stored.source_bytes, settings=stored.settings)
@@ -316,7 +323,8 @@ def _give_up(
                 "INSERT INTO failures(at, class_name, video_id, source, reason, message, frame) VALUES(?,?,?,?,?,?,?)",
                 (time.time(), key.class_name, key.video_id, stored.source, reason, f"repair: {message}", frame),
             )
-    if gone:
+    path = layout.frames_db_path(root, *_names(key))
+    if not path.exists():
         path.with_name("n_frames").unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             path.parent.rmdir()

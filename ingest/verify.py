@@ -28,11 +28,9 @@ from ingest.catalog import Catalog, Output, VideoKey
 from ingest.convert import Progress
 from ingest.errors import ClipmillError, VideoError
 from ingest.executors import run_jobs
-from ingest.stores import frames_db, frames_npy
+from ingest.options import SETTINGS_SEPARATOR
+from ingest.stores import frames_db, frames_npy, raw_frames
 from ingest.stores.frames_db import Level
-
-SETTINGS_SEPARATOR = " | "
-"""Stands between the lines of several stores in the settings of a video."""
 
 _MOST_PER_VIDEO = 20
 _VERIFICATIONS = {"id": int, "at": float, "deep": int, "videos": int, "frames": int, "problems": int, "seconds": float}
@@ -45,6 +43,7 @@ class Finding:
     no database   the catalog says ok, the file is not there
     damaged       the database is not what was written: structure, counts, ids, times or checksums
     array         the array of a lower rate is not whole, or not as long as the catalog says
+    raw frames    a file of the raw frames is not there, not as it was written, or one too many
     n_frames      only the text file beside a whole database is wrong or absent
     catalog       the database is whole, the catalog says something else of it
     undecodable   a frame is no picture of its level's size (deep only)
@@ -201,6 +200,10 @@ def verify_video(root: Path, deep: bool, stored: Stored) -> list[Finding]:
             found += _check_frames_db(root, deep, stored, outputs)
         for output in stored.of(frames_npy.STORE):
             found += (_finding(key, "array", line) for line in _check_array(root, key.video_id, output))
+        for output in stored.of(raw_frames.STORE):
+            found += (_finding(key, "raw frames", line) for line in _check_raw_frames(root, key, output))
+            if deep and not any(finding.kind == "raw frames" for finding in found):
+                found += (_finding(key, "raw frames", line) for line in _undecodable_files(root, key, output))
     except OSError as error:
         found.append(_finding(key, "unreadable", f"{error.strerror or error}"))
     if len(found) > _MOST_PER_VIDEO:
@@ -243,6 +246,38 @@ def _check_array(root: Path, video_id: str, output: Output) -> Iterator[str]:
         yield f"{path.name}: {path.stat().st_size:,} bytes, written were {output.file_bytes:,}"
     elif frames.shape[1:3] != (output.height, output.width):
         yield f"{path.name}: {frames.shape[2]}x{frames.shape[1]} px, not {output.width}x{output.height}"
+
+
+def _check_raw_frames(root: Path, key: VideoKey, output: Output) -> Iterator[str]:
+    folder = layout.raw_frames_dir(root, key.class_name, key.video_id)
+    if not folder.is_dir():
+        yield f"the folder {folder.name} is not there"
+        return
+    lines = list(raw_frames.check(folder))
+    yield from lines
+    if not lines:
+        meta = raw_frames.read_meta(folder)
+        num_bytes = sum(meta["frames"]["num_bytes"])
+        if (meta["num_frames"], num_bytes) != (output.num_frames, output.num_bytes):
+            yield (
+                f"the catalog says {output.num_frames} frames of {output.num_bytes:,} bytes, {raw_frames.MANIFEST}"
+                f" {meta['num_frames']} of {num_bytes:,}"
+            )
+
+
+def _undecodable_files(root: Path, key: VideoKey, output: Output) -> Iterator[str]:
+    folder = layout.raw_frames_dir(root, key.class_name, key.video_id)
+    suffix = raw_frames.read_meta(folder)["suffix"]
+    decode = _decode_jpeg if suffix == ".jpg" else _decode_any
+    for frame in range(output.num_frames):
+        path = folder / raw_frames.frame_name(frame, suffix)
+        try:
+            size = decode(path.read_bytes())
+        except ValueError as error:
+            yield f"frame {frame}: {path.name}: {error}"
+            continue
+        if size != (output.width, output.height):
+            yield f"frame {frame}: {path.name}: {size[0]}x{size[1]} px, not {output.width}x{output.height}"
 
 
 def _finding(key: VideoKey, kind: str, message: str) -> Finding:

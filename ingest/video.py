@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -27,7 +27,7 @@ _SUFFIXES = "mp4 mkv webm avi mov m4v mpg mpeg mpeg-4 wmv flv ts m2ts mts 3gp og
 VIDEO_SUFFIXES = frozenset(f".{name}" for name in _SUFFIXES.split())
 
 Planes = tuple[np.ndarray, np.ndarray, np.ndarray]
-"""Y, U, V of one frame, uint8, full range, 4:2:0: (H, W) and twice (ceil(H/2), ceil(W/2))."""
+"""Y, U, V of one frame, uint8, full range: (H, W) and twice (ceil(H/2), ceil(W/2)) for 4:2:0, (H, W) for 4:4:4."""
 
 
 @dataclass(frozen=True)
@@ -244,55 +244,56 @@ def _frames_from_before(video: Video, start_s: float) -> Iterator[tuple[int, Vid
 
 
 class Scaler:
-    """Scales frames of one video to several sizes, as planes ready for a JPEG encoder; rotation applied.
+    """Scales frames of one video to one size, as planes ready for a JPEG encoder; rotation applied.
 
     By area (every source pixel counts once: no aliasing), limited range to full range and any matrix to BT.601, which
-    is what JPEG means by YUV. 10-bit and 4:4:4 sources come out as 8-bit 4:2:0. In two steps, scale and then recolour:
-    swscale does both at once by way of RGB at the source's size, which takes three times as long for 1080p.
+    is what JPEG means by YUV. 10-bit sources come out as 8-bit, all as 4:2:0 unless `chroma` asks for 4:4:4. In two
+    steps, scale and then recolour: swscale does both at once by way of RGB at the source's size, which takes three times
+    as long for 1080p.
     """
 
-    def __init__(self, sizes: Sequence[tuple[int, int]]) -> None:
-        self.sizes = list(sizes)  # (width, height), after rotation
-        self._steps = [(VideoReformatter(), VideoReformatter()) for _ in self.sizes]
+    def __init__(self, size: tuple[int, int], chroma: str = "4:2:0") -> None:
+        self.size = size  # (width, height), after rotation
+        digits = chroma.replace(":", "")
+        self._formats = f"yuv{digits}p", f"yuvj{digits}p"
+        self._scale, self._recolour = VideoReformatter(), VideoReformatter()
 
-    def __call__(self, frame: VideoFrame) -> list[Planes]:
+    def __call__(self, frame: VideoFrame) -> Planes:
         turns = quarter_turns(frame)
-        out = []
-        for (width, height), (scale, recolour) in zip(self.sizes, self._steps, strict=True):
-            if turns % 2:
-                width, height = height, width
-            scaled = scale.reformat(
-                frame,
-                width=width,
-                height=height,
-                format="yuv420p",
-                src_color_range=frame.color_range,
-                dst_color_range=frame.color_range,
-                interpolation=Interpolation.AREA,
-                threads=1,
-            )
-            full = recolour.reformat(
-                scaled,
-                format="yuvj420p",
-                src_color_range=frame.color_range,
-                dst_colorspace=Colorspace.ITU601,
-                dst_color_range=ColorRange.JPEG,
-                threads=1,
-            )
-            y, u, v = (_plane(plane) for plane in full.planes)
-            if turns:
-                y, u, v = (np.ascontiguousarray(np.rot90(p, turns)) for p in (y, u, v))
-            out.append((_with_even_edge(y), u, v))
-        return out
+        width, height = self.size[::-1] if turns % 2 else self.size
+        scaled = self._scale.reformat(
+            frame,
+            width=width,
+            height=height,
+            format=self._formats[0],
+            src_color_range=frame.color_range,
+            dst_color_range=frame.color_range,
+            interpolation=Interpolation.AREA,
+            threads=1,
+        )
+        full = self._recolour.reformat(
+            scaled,
+            format=self._formats[1],
+            src_color_range=frame.color_range,
+            dst_colorspace=Colorspace.ITU601,
+            dst_color_range=ColorRange.JPEG,
+            threads=1,
+        )
+        y, u, v = (_plane(plane) for plane in full.planes)
+        if turns:
+            y, u, v = (np.ascontiguousarray(np.rot90(p, turns)) for p in (y, u, v))
+        return _with_even_edge(y), u, v
 
 
 def to_rgb(y: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Planes of one frame as `Scaler` gives them, as RGB: uint8 (H, W, 3)."""
+    """Planes of one frame as `Scaler` gives them, of either chroma, as RGB: uint8 (H, W, 3)."""
     height, width = y.shape
-    chroma = [
-        cv2.resize(plane, (2 * plane.shape[1], 2 * plane.shape[0]), interpolation=cv2.INTER_LINEAR) for plane in (v, u)
-    ]
-    picture = np.dstack([y, *(plane[:height, :width] for plane in chroma)])
+    if u.shape != y.shape:
+        u, v = (
+            cv2.resize(plane, (2 * plane.shape[1], 2 * plane.shape[0]), interpolation=cv2.INTER_LINEAR)
+            for plane in (u, v)
+        )
+    picture = np.dstack([y, v[:height, :width], u[:height, :width]])
     return cv2.cvtColor(picture, cv2.COLOR_YCrCb2RGB)
 
 
@@ -301,9 +302,13 @@ def quarter_turns(frame: VideoFrame) -> int:
     return round(frame.rotation / 90) % 4
 
 
-def displayed_size(frame: VideoFrame) -> tuple[int, int]:
-    """Width and height in pixels of the frame as shown, after rotation."""
-    return (frame.height, frame.width) if quarter_turns(frame) % 2 else (frame.width, frame.height)
+def displayed_size(frame: VideoFrame, pixel_aspect: Fraction = Fraction(1)) -> tuple[int, int]:
+    """Width and height in pixels of the frame as shown, after rotation, its lines as many as are coded.
+
+    `pixel_aspect` is the width of a coded pixel over its height; 1 leaves the pixels as they are coded.
+    """
+    width, height = max(1, round(frame.width * pixel_aspect)), frame.height
+    return (height, width) if quarter_turns(frame) % 2 else (width, height)
 
 
 def file_digest(path: Path) -> str:

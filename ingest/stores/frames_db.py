@@ -73,15 +73,15 @@ class FramesDbWriter:
     """Writes one frames.db, level after level, under a temporary name; `commit` makes it appear, whole.
 
     Frames of the first level go straight into the database; those of further levels wait in an unnamed temporary file
-    beside it, so that memory stays flat however long the video is.
+    beside it, so that memory stays flat however long the video is. With `scratch` it is built in that folder.
     """
 
-    def __init__(self, path: Path, levels: Sequence[Level]) -> None:
+    def __init__(self, path: Path, levels: Sequence[Level], scratch: Path | None = None) -> None:
         self.path, self.levels = path, list(levels)
-        self._temporary = temporary_path(path)
+        self._temporary = temporary_path(path, scratch)
         self._temporary.unlink(missing_ok=True)
         # First, as a full disk shows here, and nothing is to be left behind then.
-        self._spools = [tempfile.TemporaryFile(dir=path.parent) for _ in self.levels[1:]]  # noqa: SIM115
+        self._spools = [tempfile.TemporaryFile(dir=self._temporary.parent) for _ in self.levels[1:]]  # noqa: SIM115
         self._prefix = f"{path.parent.name}/frame_"
         self._db = sqlite3.connect(self._temporary, isolation_level=None)
         # Nobody sees the file before it is renamed, so SQLite need not protect it against a crash.

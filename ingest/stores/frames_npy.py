@@ -22,12 +22,12 @@ _MAGIC = b"\x93NUMPY\x01\x00"
 
 
 class FramesNpyWriter:
-    """Writes one array under a temporary name; `commit` makes it appear, whole."""
+    """Writes one array under a temporary name, in `scratch` if given; `commit` makes it appear, whole."""
 
-    def __init__(self, path: Path, height: int, width: int) -> None:
+    def __init__(self, path: Path, height: int, width: int, scratch: Path | None = None) -> None:
         self.path, self._shape = path, (height, width, 3)
         self.num_frames = 0
-        self._temporary = temporary_path(path)
+        self._temporary = temporary_path(path, scratch)
         self._file = self._temporary.open("wb")
         self._file.write(bytes(_HEADER_BYTES))
 

@@ -17,7 +17,7 @@ from service.models import SpeedSample
 from service.problems import Problem
 from service.runs import RUN_STATES, Runs
 
-_STATES = ("ok", "failed", "missing", "pending")
+_STATES = ("ok", "failed", "quarantined", "missing", "pending")
 _LATEST = {
     "clipmill_loader_read_clips_per_second": ("read", "Clips per second that the loader can read now"),
     "clipmill_loader_forward_clips_per_second": ("forward", "Clips per second of the forward pass now"),

@@ -4,7 +4,7 @@ import { LineChart } from "/dashboard/chart.js";
 import { bytes, count, duration, el, number, percent, setText, show, table } from "/dashboard/dom.js";
 
 const EVERY_MS = 1000, PATIENCE_MS = 8000, MOST_SAMPLES = 5000;
-const STATES = ["ok", "failed", "missing", "pending"], SPLITS = ["train", "val", "test"];
+const STATES = ["ok", "failed", "quarantined", "missing", "pending"], SPLITS = ["train", "val", "test"];
 const $ = (id) => document.getElementById(id);
 
 const charts = {

@@ -34,11 +34,13 @@ import numpy as np
 import simplejpeg
 
 from ingest.catalog import VideoKey
-from ingest.convert import ConvertOptions, convert_video
+from ingest.convert_video import convert_video
 from ingest.errors import VideoError
 from ingest.executors import run_jobs
 from ingest.ffmpeg import ffmpeg_exe
+from ingest.options import ConvertOptions
 from ingest.plan import Job
+from ingest.sinks import Target
 from ingest.stores.frames_db import plan_levels
 from ingest.video import Clock, Scaler, Video, probe
 from tests.benchmarks._common import write_result
@@ -108,10 +110,10 @@ def command_raw(task: Task) -> Done:
 def libraries(task: Task) -> Done:
     frames = num_bytes = 0
     with Video(task.path) as video:
-        clock, scaler = Clock(video), Scaler([task.size])
+        clock, scaler = Clock(video), Scaler(task.size)
         for frame in video.frames():
             clock.read(frame)
-            num_bytes += sum(len(simplejpeg.encode_jpeg_yuv_planes(*planes, QUALITY)) for planes in scaler(frame))
+            num_bytes += len(simplejpeg.encode_jpeg_yuv_planes(*scaler(frame), QUALITY))
             frames += 1
     return frames, num_bytes
 
@@ -119,7 +121,7 @@ def libraries(task: Task) -> Done:
 def whole_conversion(task: Task) -> Done:
     with tempfile.TemporaryDirectory(dir=task.scratch) as root:
         options = ConvertOptions((task.short_side,), QUALITY)
-        record = convert_video(Path(root), options, Job(VideoKey("", task.path.stem), task.path))
+        record = convert_video(Target(Path(root)), options, Job(VideoKey("", task.path.stem), task.path))
     if record.state != "ok":
         raise VideoError(record.reason, record.message)
     return record.num_frames, record.outputs[0].num_bytes

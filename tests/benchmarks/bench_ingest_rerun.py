@@ -22,8 +22,11 @@ from pathlib import Path
 from ingest import layout
 from ingest.annotations.labels_csv import read_labels_csv
 from ingest.catalog import Catalog
-from ingest.convert import ConvertOptions, ConvertReport, convert, convert_video
+from ingest.convert import ConvertReport, convert
+from ingest.convert_video import convert_video
+from ingest.options import ConvertOptions
 from ingest.plan import plan_labels
+from ingest.sinks import Target
 from tests.benchmarks._common import write_result
 from tests.ingest.videos import make_video
 
@@ -57,7 +60,7 @@ def make_finished(folder: Path, num_videos: int) -> tuple[Path, Path, Path]:
             else:
                 finished[source] = (stored, job.source)
             # The database is there: it is taken as it is, which gives the record.
-            catalog.record(convert_video(root, OPTIONS, job))
+            catalog.record(convert_video(Target(root), OPTIONS, job))
         catalog.set_labels(plan.labels)
     return videos, labels, root
 

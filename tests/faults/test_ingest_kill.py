@@ -16,8 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from ingest.convert import ConvertOptions, Progress, convert
+from ingest.convert import Progress, convert
 from ingest.errors import ClipmillError
+from ingest.options import ConvertOptions
 from ingest.plan import plan_folders
 from ingest.stores import frames_db
 from tests.conftest import REPOSITORY
@@ -33,7 +34,7 @@ class Ingest:
     def __init__(self, videos: Path, root: Path, *options: str) -> None:
         self.root = root
         command = [sys.executable, "-m", "clipmill", "ingest", "convert", str(videos), str(root), "--workers", "2"]
-        self.command = [*command, "--short-side", "96", "48", *options]
+        self.command = [*command, "--short-side", "96", "48", "--ignore-space", *options]
         self.process: subprocess.Popen[str] | None = None
 
     def start(self) -> subprocess.Popen[str]:
@@ -327,7 +328,7 @@ def test_a_disk_that_something_else_fills_during_the_run_stops_it_cleanly(
                     other.write(bytes(4096))
 
     with pytest.raises(ClipmillError, match="cannot be written") as caught:
-        convert(plan, disk, options, num_workers=2, on_progress=fill)
+        convert(plan, disk, options, num_workers=2, ignore_space=True, on_progress=fill)
     assert "same command again" in caught.value.next_step
     databases(disk)
     (disk / "other").unlink()

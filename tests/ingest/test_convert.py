@@ -16,10 +16,13 @@ import pytest
 from ingest.annotations.labels_csv import read_labels_csv
 from ingest.atomic import temporary_path
 from ingest.catalog import Catalog, VideoKey
-from ingest.convert import ConvertOptions, ConvertReport, convert, convert_video
+from ingest.convert import ConvertReport, convert
+from ingest.convert_video import convert_video
 from ingest.dataset import dataset_status
 from ingest.errors import ClipmillError
+from ingest.options import ConvertOptions
 from ingest.plan import Job, Plan, plan_folders, plan_labels
+from ingest.sinks import Target
 from ingest.stores import frames_db
 from tests.conftest import SmallDataset
 from tests.ingest.videos import count_frames, ffmpeg, make_video, number_of
@@ -200,7 +203,7 @@ def test_a_source_that_may_not_be_read_is_a_fault_of_the_video_not_of_the_target
     target.mkdir()
     target.chmod(0o777)
     with stepped_down(tmp_path):
-        record = convert_video(target, OPTIONS, Job(VideoKey("a", "secret"), source))
+        record = convert_video(Target(target), OPTIONS, Job(VideoKey("a", "secret"), source))
     assert (record.state, record.reason) == ("failed", "unreadable")
     assert "Permission denied" in record.message
 

@@ -10,8 +10,9 @@ import pytest
 
 from ingest.annotations.labels_csv import read_labels_csv
 from ingest.catalog import VideoKey
-from ingest.convert import ConvertOptions, convert
+from ingest.convert import convert
 from ingest.errors import ClipmillError, VideoError
+from ingest.options import ConvertOptions
 from ingest.plan import plan_labels
 from ingest.stores import frames_db
 from ingest.video import Scaler, Video, timed_frames
@@ -37,8 +38,7 @@ def source(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 def numbers(path: Path, span_s: tuple[float, float] | None) -> list[int]:
     with Video(path) as video:
         return [
-            number_of(Scaler([(96, 72)])(frame)[0][0][..., None].repeat(3, 2))
-            for _, frame in timed_frames(video, span_s)
+            number_of(Scaler((96, 72))(frame)[0][..., None].repeat(3, 2)) for _, frame in timed_frames(video, span_s)
         ]
 
 

@@ -14,9 +14,9 @@ from ingest.annotations.labels_csv import read_labels_csv, read_labels_table
 from ingest.catalog import Catalog, Output, VideoKey, VideoRecord
 from ingest.checks_cli import doctor as command
 from ingest.convert import convert
-from ingest.convert_video import ConvertOptions
 from ingest.doctor import KINDS, Complaint, DoctorReport, doctor
 from ingest.errors import ClipmillError
+from ingest.options import ConvertOptions
 from ingest.plan import plan_labels
 from tests.conftest import SmallDataset
 from tests.ingest.test_verify import change

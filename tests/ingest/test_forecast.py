@@ -13,9 +13,9 @@ from typer.testing import CliRunner
 
 from ingest.checks_cli import forecast as command
 from ingest.convert import convert
-from ingest.convert_video import ConvertOptions
 from ingest.errors import ClipmillError
 from ingest.forecast import _ratio, _total, forecast
+from ingest.options import ConvertOptions
 from ingest.plan import Job, plan_folders
 from tests.conftest import SmallDataset
 from tests.ingest.test_legacy import run_here

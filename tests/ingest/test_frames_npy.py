@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ingest.convert import ConvertOptions, ConvertReport, convert
+from ingest.convert import ConvertReport, convert
 from ingest.errors import ClipmillError, VideoError
+from ingest.options import ConvertOptions
 from ingest.plan import plan_folders
 from ingest.stores import frames_db, frames_npy
 from ingest.stores.frames_npy import FramesNpyWriter, open_frames

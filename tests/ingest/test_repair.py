@@ -16,11 +16,11 @@ from ingest.atomic import temporary_path
 from ingest.catalog import Catalog, VideoKey
 from ingest.checks_cli import repair as command
 from ingest.convert import convert
-from ingest.convert_video import ConvertOptions
 from ingest.errors import ClipmillError
 from ingest.legacy import ImportOptions, import_legacy
-from ingest.plan import Job, plan_folders
-from ingest.repair import CORRECTED, COUNTED, REMADE, RepairReport, parse_settings, repair
+from ingest.options import ConvertOptions
+from ingest.plan import plan_folders
+from ingest.repair import CORRECTED, COUNTED, REMADE, RepairReport, repair
 from ingest.verify import Finding, verify
 from tests.conftest import SmallDataset
 from tests.ingest.test_legacy import EXAMPLES, run_here, stamps
@@ -273,29 +273,6 @@ def test_a_source_whose_name_is_no_utf8_is_found(tmp_path: Path, small_dataset: 
     convert(plan_folders(path.parent), root, ConvertOptions((32,)), num_workers=1)
     shutil.rmtree(root / "jpg")
     assert outcome(mend(root)) == [("caf\\xe9", REMADE)]
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        ConvertOptions(),
-        ConvertOptions((64, 256, 64), 75),
-        ConvertOptions((128,), fps=4),
-        ConvertOptions((96,), stores=("npy",), npy_fps=2.5),
-        ConvertOptions((96, 48), stores=("npy", "frames-db"), fps=0.5),
-    ],
-)
-@pytest.mark.parametrize("span_s", [None, (3.0, 12.5)])
-def test_a_settings_line_gives_the_options_and_the_span_back(
-    options: ConvertOptions, span_s: tuple[float, float] | None
-) -> None:
-    job = Job(VideoKey("a", "b"), Path("c.mp4"), span_s)
-    settings = options.settings_of(job)
-    parsed = parse_settings(settings, job.key, job.source)
-    assert parsed is not None
-    assert isinstance(parsed[0], ConvertOptions)
-    assert (parsed[0].settings_of(parsed[1]), parsed[1]) == (settings, job)
-    assert parse_settings(settings + " and more", job.key, job.source) is None
 
 
 def test_the_command_mends_from_a_report_or_says_what_it_would(root: Path, tmp_path: Path) -> None:

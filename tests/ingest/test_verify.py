@@ -18,8 +18,9 @@ from typer.testing import CliRunner
 from ingest.annotations.labels_csv import read_labels_csv
 from ingest.catalog import Catalog, VideoKey
 from ingest.checks_cli import verify as command
-from ingest.convert import ConvertOptions, convert
+from ingest.convert import convert
 from ingest.errors import ClipmillError
+from ingest.options import ConvertOptions
 from ingest.plan import plan_labels
 from ingest.stores.frames_npy import FramesNpyWriter
 from ingest.verify import Finding, findings_from_json, last_verification, stored_videos, verify, verify_video

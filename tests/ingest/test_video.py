@@ -27,10 +27,10 @@ def decode(path: Path, sizes: Sequence[tuple[int, int]] = ((96, 72),)) -> tuple[
     """Pictures of every frame at every size, as a reader gets them (through JPEG), and times in microseconds."""
     pictures, times_us = [], []
     with Video(path) as video:
-        clock, scaler = Clock(video), Scaler(sizes)
+        clock, scalers = Clock(video), [Scaler(size) for size in sizes]
         for frame in video.frames():
             times_us.append(clock.read(frame))
-            jpegs = [simplejpeg.encode_jpeg_yuv_planes(*planes, 95) for planes in scaler(frame)]
+            jpegs = [simplejpeg.encode_jpeg_yuv_planes(*scaler(frame), 95) for scaler in scalers]
             pictures.append([simplejpeg.decode_jpeg(jpeg) for jpeg in jpegs])
     return pictures, times_us
 
@@ -154,7 +154,7 @@ def test_the_same_frame_gives_the_same_jpeg_at_odd_sizes_too(
         ffmpeg("-display_rotation", "90", "-i", str(path), "-c", "copy", str(tmp_path / "turned.mp4"))
         path = tmp_path / "turned.mp4"
     with Video(path) as video:
-        y, u, v = Scaler([size])(next(iter(video.frames())))[0]
+        y, u, v = Scaler(size)(next(iter(video.frames())))
     width, height = size
     assert (y.shape, u.shape, v.shape) == ((height, width), *2 * [((height + 1) // 2, (width + 1) // 2)])
     repeated = np.pad(y, ((0, height % 2), (0, width % 2)), "edge")[:height, :width]

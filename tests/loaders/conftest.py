@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from ingest.catalog import Catalog
-from ingest.convert import ConvertOptions, convert
+from ingest.convert import convert
+from ingest.options import ConvertOptions
 from ingest.plan import plan_folders
 from loaders import ClipDataset, ClipLoader, ClipSpec
 from tests.ingest.videos import make_video

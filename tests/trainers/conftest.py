@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from ingest.annotations.labels_csv import read_labels_csv
-from ingest.convert import ConvertOptions, convert
+from ingest.convert import convert
 from ingest.demo import make_trimmed
+from ingest.options import ConvertOptions
 from ingest.plan import plan_labels
 from trainers.config import load
 from trainers.srtg.method import MethodConfig

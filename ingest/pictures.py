@@ -1,0 +1,76 @@
+"""Pictures of a frame, scaled and encoded: each is made once, however many stores ask for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, get_args
+
+import av
+import cv2
+import numpy as np
+import simplejpeg
+
+from ingest.video import Planes, Scaler, to_rgb
+
+Codec = Literal["jpeg", "png", "webp"]
+CODECS: tuple[Codec, ...] = get_args(Codec)
+SUFFIXES: dict[Codec, str] = {"jpeg": ".jpg", "png": ".png", "webp": ".webp"}
+CHROMA: dict[Codec, str] = {"jpeg": "4:2:0", "png": "4:4:4", "webp": "4:2:0"}
+"""Resolution of the colours in what is stored. PNG keeps all of it; 10-bit sources become 8-bit in every codec."""
+
+ENCODER_VERSIONS = {"simplejpeg_version": simplejpeg.__version__, "opencv_version": cv2.__version__}
+
+Size = tuple[int, int]
+"""Width and height in pixels of the upright picture."""
+
+
+class Pictures:
+    """Scaled and encoded pictures of the frame at hand. Sizes are of the upright picture."""
+
+    def __init__(self, codec: Codec = "jpeg", quality: int = 90) -> None:
+        self._chroma = CHROMA[codec]
+        self._encode: Callable[[Planes], bytes] = _encoder(codec, quality)
+        self._scalers: dict[tuple[Size, str], Scaler] = {}
+        self._frame: av.VideoFrame | None = None
+        self._planes: dict[tuple[Size, str], Planes] = {}
+        self._blobs: dict[Size, bytes] = {}
+
+    def encoded(self, frame: av.VideoFrame, size: Size) -> bytes:
+        """The picture as a file of the codec."""
+        self._take(frame)
+        if size not in self._blobs:
+            self._blobs[size] = self._encode(self._scaled(frame, size, self._chroma))
+        return self._blobs[size]
+
+    def rgb(self, frame: av.VideoFrame, size: Size) -> np.ndarray:
+        """The picture as uint8 (H, W, 3)."""
+        self._take(frame)
+        return to_rgb(*self._scaled(frame, size, "4:2:0"))
+
+    def _scaled(self, frame: av.VideoFrame, size: Size, chroma: str) -> Planes:
+        key = size, chroma
+        if key not in self._planes:
+            if key not in self._scalers:
+                self._scalers[key] = Scaler(size, chroma)
+            self._planes[key] = self._scalers[key](frame)
+        return self._planes[key]
+
+    def _take(self, frame: av.VideoFrame) -> None:
+        if frame is not self._frame:
+            self._frame = frame
+            self._planes.clear()
+            self._blobs.clear()
+
+
+def _encoder(codec: Codec, quality: int) -> Callable[[Planes], bytes]:
+    if codec == "jpeg":
+        return lambda planes: simplejpeg.encode_jpeg_yuv_planes(*planes, quality)
+    options = [] if codec == "png" else [cv2.IMWRITE_WEBP_QUALITY, quality]
+
+    def encode(planes: Planes) -> bytes:
+        done, data = cv2.imencode(SUFFIXES[codec], cv2.cvtColor(to_rgb(*planes), cv2.COLOR_RGB2BGR), options)
+        if not done:
+            raise RuntimeError(f"OpenCV cannot write {codec}")
+        return data.tobytes()
+
+    return encode
