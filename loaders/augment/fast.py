@@ -1,7 +1,8 @@
 """The `fast` executor: passes on uint8 with OpenCV, in place where the frames keep their size.
 
-The frames of a clip are one tall picture wherever a pixel does not look at its neighbours. What is left per frame is one
-call of OpenCV, on a frame that the cache holds. OpenCV lets go of Python's lock, so clips may be worked on in threads.
+Wherever a pixel does not look at its neighbours, the clip is one picture of a single row: the ends of rows are what
+OpenCV is slow at. What is left per frame is one call of OpenCV, on a frame that the cache holds. OpenCV lets go of
+Python's lock, so clips may be worked on in threads.
 """
 
 from __future__ import annotations
@@ -93,15 +94,15 @@ class FastCut:
 
 def _in_place(each: Pass, clip: np.ndarray) -> None:
     """One pass that keeps the size, on a contiguous clip."""
-    tall = clip.reshape(-1, *clip.shape[2:])
+    row = clip.reshape(1, -1, 3)
     match each:
         case Table(table):
-            _look_up(table, tall)
+            _look_up(table, row)
         case Matrix(matrices):
-            for part, matrix in zip([tall] if len(matrices) == 1 else clip, matrices, strict=True):
+            for part, matrix in zip([row] if len(matrices) == 1 else clip, matrices, strict=True):
                 cv2.transform(part, matrix, dst=part)
         case Hsv():
-            _hue_and_saturation(each, tall)
+            _hue_and_saturation(each, row)
         case Field(values):
             # Saturating sums of bytes are the fastest there are: what is added, then what is taken away.
             more, less = np.maximum(values, 0).astype(np.uint8), np.maximum(-values, 0).astype(np.uint8)
@@ -117,32 +118,32 @@ def _in_place(each: Pass, clip: np.ndarray) -> None:
                 frame[...] = apply_ops(frame, step)
 
 
-def _look_up(table: np.ndarray, tall: np.ndarray) -> None:
+def _look_up(table: np.ndarray, row: np.ndarray) -> None:
     """Plane by plane: OpenCV's table of one channel is so much faster than that of three that taking apart pays."""
-    planes = list(np.empty((3, *tall.shape[:2]), np.uint8))
-    cv2.split(tall, planes)
+    planes = list(np.empty((3, *row.shape[:2]), np.uint8))
+    cv2.split(row, planes)
     for plane, column in zip(planes, table.T, strict=True):
         cv2.LUT(plane, np.ascontiguousarray(column), dst=plane)
-    cv2.merge(planes, dst=tall)
+    cv2.merge(planes, dst=row)
 
 
-def _hue_and_saturation(each: Hsv, tall: np.ndarray) -> None:
+def _hue_and_saturation(each: Hsv, row: np.ndarray) -> None:
     """Hue and saturation are bytes to which one addition is made, six times as fast as a table.
 
     The way back takes any hue below 256 modulo 180. A hue that is to be less gets a third of the circle (60) more
     instead, and the channels change places: that is the same as a third of the circle less.
     """
-    cv2.cvtColor(tall, cv2.COLOR_RGB2HSV, dst=tall)
+    cv2.cvtColor(row, cv2.COLOR_RGB2HSV, dst=row)
     thirds = -(min(each.hue, 0) // _THIRD)
     hue = each.hue + thirds * _THIRD
     if 0 <= hue <= _LARGEST_ADDED_HUE:
-        cv2.add(tall, (hue, each.saturation, 0, 0), dst=tall)  # type: ignore[call-overload]
+        cv2.add(row, (hue, each.saturation, 0, 0), dst=row)  # type: ignore[call-overload]
     else:
         thirds = 0
-        cv2.LUT(tall, each.table[None], dst=tall)
-    cv2.cvtColor(tall, cv2.COLOR_HSV2RGB, dst=tall)
+        cv2.LUT(row, each.table[None], dst=row)
+    cv2.cvtColor(row, cv2.COLOR_HSV2RGB, dst=row)
     if thirds % 3:
-        cv2.transform(tall, np.roll(np.eye(3, dtype=np.float32), thirds, axis=1), dst=tall)
+        cv2.transform(row, np.roll(np.eye(3, dtype=np.float32), thirds, axis=1), dst=row)
 
 
 def _blur(each: Kernel, clip: np.ndarray) -> None:
@@ -175,12 +176,13 @@ def _warp(each: Warp, clip: np.ndarray, out: np.ndarray) -> None:
 
 def _maps(each: Warp) -> tuple[np.ndarray, np.ndarray]:
     """Where every target pixel looks, in OpenCV's fixed point of 1/32 px: worked out once, it is faster than a warp."""
-    inverse = np.linalg.inv(each.matrix)
-    x, y = np.arange(each.target[1]), np.arange(each.target[0])[:, None]
-    where = [(row[0] * x + (row[1] * y + row[2])) for row in inverse]
-    if not is_affine(each.matrix):
+    inverse = np.linalg.inv(each.matrix).astype(np.float32)
+    x, y = np.arange(each.target[1], dtype=np.float32), np.arange(each.target[0], dtype=np.float32)[:, None]
+    rows = inverse[:2] if is_affine(each.matrix) else inverse
+    where = [row[0] * x + (row[1] * y + row[2]) for row in rows]
+    if len(where) == 3:
         where = [where[0] / where[2], where[1] / where[2]]
-    return cv2.convertMaps(where[0].astype(np.float32), where[1].astype(np.float32), cv2.CV_16SC2)
+    return cv2.convertMaps(where[0], where[1], cv2.CV_16SC2)
 
 
 def _warp_frame(each: Warp, maps: tuple[np.ndarray, np.ndarray] | None, frame: np.ndarray, out: np.ndarray) -> None:

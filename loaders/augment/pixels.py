@@ -46,8 +46,8 @@ def table(step: Pointwise) -> np.ndarray:
     raise TypeError(f"{step!r} does not work on every channel by itself")
 
 
-def affine(step: Pointwise) -> np.ndarray | None:
-    """The step as a matrix float64 (3, 4) on (channels, 1) of which the result is rounded; None if it is not linear.
+def affine(step: Add | Multiply | LinearContrast) -> np.ndarray:
+    """The step as a matrix float64 (3, 4) on (channels, 1) of which the result is rounded.
 
     Truncation is rounding of what is half a level less; a little is left to keep whole numbers on their side.
     """
@@ -56,10 +56,8 @@ def affine(step: Pointwise) -> np.ndarray | None:
         return _diagonal(1, np.round(np.array(step.values)))
     if isinstance(step, Multiply):
         return _diagonal(np.array(step.factors), -down)
-    if isinstance(step, LinearContrast):
-        alphas = np.array(step.alphas)
-        return _diagonal(alphas, 127 - 127 * alphas - down)
-    return None
+    alphas = np.array(step.alphas)
+    return _diagonal(alphas, 127 - 127 * alphas - down)
 
 
 def colour_matrix(step: EnhanceColor) -> np.ndarray:
@@ -143,10 +141,9 @@ def as_matrix(table_of: np.ndarray, steps: Sequence[Pointwise]) -> np.ndarray | 
     """
     total = np.eye(4)
     for step in steps:
-        each = affine(step)
-        if each is None:
+        if isinstance(step, Gamma):
             return None
-        total = np.vstack([each, (0, 0, 0, 1)]) @ total
+        total = np.vstack([affine(step), (0, 0, 0, 1)]) @ total
     found = np.ascontiguousarray(total[:3], np.float32)
     return found if np.array_equal(cv2.transform(_ramp(), found)[0], table_of) else None
 
