@@ -13,13 +13,28 @@ class PythonRng:
     """Python's `random`, seeded."""
 
     def __init__(self, seed: int) -> None:
-        self.random = random.Random(seed)
+        self.generator = random.Random(seed)
 
     def choice(self, a: int, size: int | None = None) -> Any:
-        return self.random.choice(range(a)) if size is None else [self.random.choice(range(a)) for _ in range(size)]
+        return (
+            self.generator.choice(range(a)) if size is None else [self.generator.choice(range(a)) for _ in range(size)]
+        )
+
+    def integers(self, low: int, high: int, *, endpoint: bool) -> int:
+        return self.generator.randint(low, high) if endpoint else self.generator.randrange(low, high)
+
+    def random(self) -> float:
+        return self.generator.random()
+
+    def normal(self, loc: float, scale: float, size: int | None = None) -> Any:
+        raise NotImplementedError
 
     def uniform(self, low: float, high: float, size: int | None = None) -> Any:
-        return self.random.uniform(low, high) if size is None else [self.random.uniform(low, high) for _ in range(size)]
+        return (
+            self.generator.uniform(low, high)
+            if size is None
+            else [self.generator.uniform(low, high) for _ in range(size)]
+        )
 
 
 class MixedRng(PythonRng):

@@ -13,8 +13,17 @@ import numpy as np
 import pytest
 
 from loaders.padded_order import group_order, padded, ranks_in_turn
-from loaders.sampling import SegmentClips
-from tests.golden.rngs import TorchRng
+from loaders.sampling import (
+    Box,
+    SegmentClips,
+    centre_crop,
+    crop_grid,
+    multi_scale_crop,
+    rescaled,
+    ten_crops,
+    three_crops,
+)
+from tests.golden.rngs import PythonRng, TorchRng
 from tests.golden.vectors import from_json, no_unknown, read
 
 Cases = Iterable[tuple[str, Callable[[], None]]]
@@ -95,4 +104,109 @@ def _order(data: Mapping[str, np.ndarray], key: str) -> None:
         assert ours().tolist() == data[key].tolist()
 
 
-CHECKERS = MappingProxyType({"sampling": _sampling, "samplers": _samplers})
+# Sizes and boxes among the transforms: transforms.npz. What they do to pixels is another matter.
+
+
+def _transforms(path: Path) -> Cases:
+    data = read(path)
+    checked = {"sizes_hw", "seed0", "nseed", "rescale_scales"}
+    for key in data:
+        for pattern, check in _BOXES.items():
+            if found := re.fullmatch(pattern, key):
+                checked.add(key)
+                yield key, partial(check, data, key, found)
+    for group in sorted({key.partition("/")[0] for key in set(data) - checked}):
+        yield group, partial(pytest.fail, f"not checked by anything here: {group}")
+
+
+def _frames(data: Mapping[str, np.ndarray]) -> list[tuple[int, int]]:
+    return [(height, width) for height, width in data["sizes_hw"].tolist()]
+
+
+def _seeds(data: Mapping[str, np.ndarray]) -> range:
+    return range(int(data["seed0"]), int(data["seed0"]) + int(data["nseed"]))
+
+
+def _fixed(data: Mapping[str, np.ndarray], key: str, found: re.Match[str]) -> None:
+    count, crop_width, crop_height = map(int, found.groups())
+    for (height, width), places in zip(_frames(data), data[key].tolist(), strict=True):
+        if crop_height > height or crop_width > width:  # Theirs lies outside the frame, ours is an error.
+            with pytest.raises(ValueError, match="does not fit"):
+                crop_grid(height, width, crop_height, crop_width)
+            assert min(min(place) for place in places) < 0
+            continue
+        boxes = crop_grid(height, width, crop_height, crop_width, more=count > 5)
+        assert [[box.left, box.top] for box in boxes] == places
+
+
+def _multi_scale(data: Mapping[str, np.ndarray], key: str, found: re.Match[str]) -> None:
+    tag = found[1]
+    options: dict[str, Any] = {}
+    if tag.startswith("distort"):
+        options["max_distort"] = int(tag.removeprefix("distort"))
+    elif tag == "random":
+        options["places"] = "anywhere"
+    elif tag == "scales":
+        options |= {"scales": (1, 0.875, 0.66), "places": "corners"}
+    elif tag != "default":
+        pytest.fail(f"multi-scale crops of the kind {tag!r} are not known here")
+    for (height, width), rows in zip(_frames(data), data[key].tolist(), strict=True):
+        # The README: an input size of 224 wide, 200 high.
+        boxes = [multi_scale_crop(height, width, 200, 224, PythonRng(seed), **options) for seed in _seeds(data)]
+        assert [[box.width, box.height, box.left, box.top] for box in boxes] == rows, f"{height} x {width}"
+
+
+def _rescaled(data: Mapping[str, np.ndarray], key: str, _: re.Match[str]) -> None:
+    for (height, width), rows in zip(_frames(data), data[key].tolist(), strict=True):
+        for bounds, row in zip(data["rescale_scales"].tolist(), rows, strict=True):
+            scaled = rescaled(height, width, min(bounds), max(bounds))
+            factor = min(max(bounds) / max(height, width), min(bounds) / min(height, width))
+            assert [*scaled, factor] == [*row[:2], pytest.approx(row[2], rel=1e-7)]
+
+
+def _centre(data: Mapping[str, np.ndarray], key: str, found: re.Match[str]) -> None:
+    crop_width, crop_height = map(int, found.groups())
+    for (height, width), row in zip(_frames(data), data[key].tolist(), strict=True):
+        box = centre_crop(height, width, min(crop_height, height), min(crop_width, width))
+        # The crop as it is asked for, then the first pixel and the size of what comes out.
+        if crop_width <= width and crop_height <= height:
+            assert [box.left, box.top, box.width, box.height] * 2 == row
+        else:
+            assert [box.width, box.height] == row[6:]
+
+
+def _three(data: Mapping[str, np.ndarray], key: str, found: re.Match[str]) -> None:
+    height, width = map(int, found.groups())
+    side = min(height, width)
+    _pixels([(box, False) for box in three_crops(height, width, side, side)], data[key])
+
+
+def _ten(data: Mapping[str, np.ndarray], key: str, found: re.Match[str]) -> None:
+    height, width, crop_width, crop_height = map(int, found.groups())
+    _pixels(ten_crops(height, width, crop_height, crop_width), data[key])
+
+
+def _pixels(crops: list[tuple[Box, bool]], expected: np.ndarray) -> None:
+    """(x, y, frame) of the first pixel of every crop of every frame, then of the last pixels; mirrored crops begin on the right."""
+    num_frames = len(expected) // (2 * len(crops))
+    first, last = [], []
+    for box, mirrored in crops:
+        left, top, right, bottom = box.corners
+        begin, end = (right - 1, left) if mirrored else (left, right - 1)
+        first += [[begin, top, frame] for frame in range(num_frames)]
+        last += [[end, bottom - 1, frame] for frame in range(num_frames)]
+    assert [*first, *last] == expected.tolist()
+
+
+_BOXES = MappingProxyType(
+    {
+        "fix_offsets([0-9]+)_crop_w([0-9]+)_h([0-9]+)": _fixed,
+        "multiscale/(.+)": _multi_scale,
+        "rescale_h_w_factor": _rescaled,
+        "center_w([0-9]+)_h([0-9]+)": _centre,
+        "three/[a-z]+_h([0-9]+)_w([0-9]+)": _three,
+        "ten/h([0-9]+)_w([0-9]+)_crop_w([0-9]+)_h([0-9]+)": _ten,
+    }
+)
+
+CHECKERS = MappingProxyType({"sampling": _sampling, "samplers": _samplers, "transforms": _transforms})

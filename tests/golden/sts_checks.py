@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
@@ -11,9 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from loaders.padded_order import padded, ranks_in_turn, repeated_order
 from loaders.sampling import random_resized_crop, three_crops
 from tests.golden.mmaction import sample_frames
-from tests.golden.rngs import MixedRng
+from tests.golden.rngs import MixedRng, TorchRng
 from tests.golden.vectors import from_json, read
 
 Cases = Iterable[tuple[str, Callable[[], None]]]
@@ -62,4 +64,38 @@ def _pipe_frames(data: Mapping[str, np.ndarray], pipe: str) -> None:
     assert frames.tolist() == data[f"{pipe}/frame_inds"].tolist()
 
 
-CHECKERS = MappingProxyType({"functions": _functions})
+# Which items each rank gets in image pre-training and in evaluation: imagenet_recipe.npz
+
+
+def _imagenet_recipe(path: Path) -> Cases:
+    data = read(path)
+    for key in data:
+        if key.startswith("rasampler"):
+            yield key, partial(_repeated, data, key)
+        elif key.startswith("ordered"):
+            yield key, partial(_ordered, data, key)
+    checked = ("rasampler", "ordered")
+    for group in sorted({key.partition("/")[0] for key in data if not key.startswith(checked)}):
+        yield group, partial(pytest.fail, f"not checked by anything here: {group}")
+
+
+def _number(letter: str, key: str) -> int:
+    found = re.search(rf"[/_]{letter}([0-9]+)", key)
+    assert found is not None, f"{key} says nothing about {letter}"
+    return int(found[1])
+
+
+def _repeated(data: Mapping[str, np.ndarray], key: str) -> None:
+    ranks = repeated_order(_number("N", key), TorchRng(_number("ep", key)), world_size=_number("R", key))
+    assert ranks[_number("rank", key)].tolist() == data[key].tolist()
+
+
+def _ordered(data: Mapping[str, np.ndarray], key: str) -> None:
+    """The first 20 and the last 5 items of a rank in evaluation."""
+    world_size = _number("R", key)
+    ranks = ranks_in_turn(padded(np.arange(_number("N", key)), world_size), world_size)
+    items = ranks[_number("rank", key)].tolist()
+    assert items[:20] + items[-5:] == data[key].tolist()
+
+
+CHECKERS = MappingProxyType({"functions": _functions, "imagenet_recipe": _imagenet_recipe})
