@@ -43,7 +43,7 @@ def run_fast(clip: np.ndarray, drawn: Drawn, out: np.ndarray | None = None, *, f
         if work is clip and clip is not out:  # The caller's frames stay as they are.
             work = out if work.shape == out.shape else clip.copy()
             np.copyto(work, clip)
-        _in_place(each, work)
+        _in_place(each, work, fuse)
     if work is not out:
         np.copyto(out, work)
     return out
@@ -86,13 +86,13 @@ class FastCut:
     def finish(self, clip: np.ndarray) -> None:
         """The rest, in place, on uint8 (T, H', W', 3) as `cut` has left it."""
         for each in self._passes:
-            _in_place(each, clip)
+            _in_place(each, clip, True)
         if self._seen is not None:
             for frame in clip:
                 cv2.bitwise_and(frame, self._seen, dst=frame)
 
 
-def _in_place(each: Pass, clip: np.ndarray) -> None:
+def _in_place(each: Pass, clip: np.ndarray, fuse: bool) -> None:
     """One pass that keeps the size, on a contiguous clip."""
     row = clip.reshape(1, -1, 3)
     match each:
@@ -102,7 +102,7 @@ def _in_place(each: Pass, clip: np.ndarray) -> None:
             for part, matrix in zip([row] if len(matrices) == 1 else clip, matrices, strict=True):
                 cv2.transform(part, matrix, dst=part)
         case Hsv():
-            _hue_and_saturation(each, row)
+            _hue_and_saturation(each, row) if fuse else _hue_and_saturation_by_table(each, clip)
         case Field(values):
             # Saturating sums of bytes are the fastest there are: what is added, then what is taken away.
             more, less = np.maximum(values, 0).astype(np.uint8), np.maximum(-values, 0).astype(np.uint8)
@@ -144,6 +144,14 @@ def _hue_and_saturation(each: Hsv, row: np.ndarray) -> None:
     cv2.cvtColor(row, cv2.COLOR_HSV2RGB, dst=row)
     if thirds % 3:
         cv2.transform(row, np.roll(np.eye(3, dtype=np.float32), thirds, axis=1), dst=row)
+
+
+def _hue_and_saturation_by_table(each: Hsv, clip: np.ndarray) -> None:
+    """As imgaug does it. OpenCV rounds the last pixels of a row otherwise than the rest, so rows stay what they are."""
+    tall = clip.reshape(-1, *clip.shape[2:])
+    cv2.cvtColor(tall, cv2.COLOR_RGB2HSV, dst=tall)
+    cv2.LUT(tall, each.table[None], dst=tall)
+    cv2.cvtColor(tall, cv2.COLOR_HSV2RGB, dst=tall)
 
 
 def _blur(each: Kernel, clip: np.ndarray) -> None:
