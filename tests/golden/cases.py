@@ -15,6 +15,7 @@ from tests.golden import (
     reskd_checks,
     sbp_checks,
     srtg_checks,
+    srtg_data_checks,
     srtg_sampling_checks,
     stabn_checks,
     sts_checks,
@@ -29,7 +30,7 @@ METHODS: Mapping[str, Mapping[str, Checker]] = MappingProxyType(
         "lstr": lstr_checks.CHECKERS,
         "reskd": reskd_checks.CHECKERS,
         "sbp": sbp_checks.CHECKERS,
-        "srtg": srtg_checks.CHECKERS | srtg_sampling_checks.CHECKERS,
+        "srtg": srtg_checks.CHECKERS | srtg_sampling_checks.CHECKERS | srtg_data_checks.CHECKERS,
         "stabn": stabn_checks.CHECKERS,
         "sts": sts_checks.CHECKERS,
     }
