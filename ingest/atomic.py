@@ -11,11 +11,13 @@ import os
 import re
 import shutil
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 _TEMPORARY = re.compile(r"^\.(?P<name>.+)\.(?P<host>[^.]+)-(?P<pid>\d+)\.tmp$")
 
+_LEFT_BEHIND_AFTER_S = 24 * 3600
 _MOST_NAME_BYTES = 160  # Of 255 that a file system takes; a process writes one file of a kind at a time.
 
 
@@ -99,14 +101,24 @@ def write_text(path: Path, text: str) -> None:
 
 
 def remove_leftovers(folder: Path) -> list[Path]:
-    """Remove temporary files and folders of processes of this machine that are no more. Returns what was removed."""
+    """Remove temporary files and folders of processes of this machine that are no more. Returns what was removed.
+
+    Of another machine nobody here knows what it does: what it has not touched for a day is taken for left behind.
+    """
     removed = []
     for path in folder.glob(".*.tmp"):
         match = _TEMPORARY.match(path.name)
-        if match and match["host"] == _host() and not _alive(int(match["pid"])):
+        if match and (_untouched(path) if match["host"] != _host() else not _alive(int(match["pid"]))):
             remove(path)
             removed.append(path)
     return removed
+
+
+def _untouched(path: Path) -> bool:
+    try:
+        return time.time() - path.stat().st_mtime > _LEFT_BEHIND_AFTER_S
+    except OSError:
+        return False
 
 
 def _alive(pid: int) -> bool:

@@ -25,6 +25,7 @@ import sqlite_utils
 from ingest.errors import ClipmillError
 from ingest.layout import catalog_path
 
+LOCK_TIMEOUT_S = 30.0
 CATALOG_VERSION = 2
 _NOT_THE_VIDEO = ("source gone", "unreadable")  # Reasons that say nothing of what is in a file.
 _READABLE_VERSIONS = (1, 2)  # Version 1 lacks the columns `attempts` and `concealed` of videos.
@@ -145,7 +146,7 @@ class Catalog:
         path = catalog_path(root, shard)
         try:
             root.mkdir(parents=True, exist_ok=True)
-            db = sqlite3.connect(path, timeout=30, isolation_level=None)
+            db = sqlite3.connect(path, timeout=LOCK_TIMEOUT_S, isolation_level=None)
             db.execute(f"PRAGMA journal_mode={'TRUNCATE' if shard else 'WAL'}")
             db.execute(f"PRAGMA synchronous={'FULL' if shard else 'NORMAL'}")
             version = db.execute("PRAGMA user_version").fetchone()[0]
@@ -191,6 +192,11 @@ class Catalog:
                 "Move it away and ingest again; finished videos are taken in again without decoding.",
             ) from None
         return cls(db, path)
+
+    @property
+    def counts_concealed(self) -> bool:
+        """False for a catalog of version 1 that nobody has written to since."""
+        return self.db.execute("PRAGMA user_version").fetchone()[0] > 1
 
     def close(self) -> None:
         self.db.close()

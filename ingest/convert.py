@@ -97,19 +97,20 @@ def convert(
         plan.keep_shard(shard)
     target = Target(root, _made(scratch))
     with _catalog_errors_told(root), Catalog.create(root, str(shard) if shard else "") as catalog:
-        finished = _finished_elsewhere(root, shard) | catalog.finished()
+        merged = _merged(root, shard)
+        finished = merged | catalog.finished()
         plan.keep(finished)
         _refuse_shared_names(plan, options)
         _clear_shared_folders(target)
         with catalog.transaction():
             catalog.add_classes(plan.class_names)
             catalog.drop_missing(plan.found_ids)
-            catalog.add_pending((job.key, job.source_text) for job in plan.jobs if job.key not in finished)
+            catalog.add_pending((job.key, job.source_text) for job in plan.jobs if job.key not in merged)
             for key in plan.missing:
                 catalog.record(
                     VideoRecord(key, "missing", reason="no file", message="the labels name it, no file has its id")
                 )
-            catalog.set_labels(plan.labels)
+            catalog.set_labels(label for label in plan.labels if label[0] not in merged)
         progress = Progress(len(plan.jobs), missing=len(plan.missing))
         todo = []
         for job in plan.jobs:
@@ -151,6 +152,9 @@ def convert(
             outcomes.close()  # type: ignore[attr-defined]
             for job in islice(left.values(), num_workers):  # Jobs are given in order: these the workers had in hand.
                 clear_away(job, target)
+            if todo:  # A worker that died at its first attempt may have left something where others lie too.
+                with contextlib.suppress(OSError):
+                    _clear_shared_folders(target)
             writer.flush(state=state)
         if raw_frames.STORE in options.stores and shard is None:
             write_raw_lists(root, catalog)
@@ -247,8 +251,8 @@ def _made(scratch: Path | None) -> Path | None:
     return scratch
 
 
-def _finished_elsewhere(root: Path, shard: Shard | None) -> dict[VideoKey, Finished]:
-    """What the merged catalog knows, for a run that writes to the catalog of its shard."""
+def _merged(root: Path, shard: Shard | None) -> dict[VideoKey, Finished]:
+    """What the one catalog knows already, for a run that writes to the catalog of its shard."""
     if shard is None or not (root / "catalog.db").exists():
         return {}
     with Catalog.open(root) as catalog:

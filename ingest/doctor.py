@@ -30,7 +30,8 @@ _CLIP_ID = re.compile(r"(?P<source>.+)_\d{6,}_\d{6,}", re.DOTALL)
 
 KINDS = (
     "content in two splits", "video in two splits", "source in two splits", "duplicate content", "missing", "other class",
-    "extra", "too short", "implausible fps", "implausible duration", "class without videos", "span outside", "impossible span",
+    "extra", "damaged frames", "too short", "implausible fps", "implausible duration", "class without videos",
+    "span outside", "impossible span",
 )  # fmt: skip
 """Kinds of complaint, the gravest first."""
 
@@ -77,6 +78,7 @@ class _Video:
     num_bytes: int
     fps: float
     duration_s: float
+    concealed: int
 
 
 @dataclass(frozen=True)
@@ -127,10 +129,11 @@ def doctor(root: Path, annotations: Annotations | None = None) -> DoctorReport:
 
 
 def _videos(catalog: Catalog) -> Iterator[_Video]:
+    concealed = "COALESCE(concealed, 0)" if catalog.counts_concealed else "0"
     rows = catalog.db.execute(
         "SELECT class_name, video_id, state, COALESCE(reason, ''), COALESCE(settings, ''), COALESCE(num_frames, 0),"
         " COALESCE((SELECT MAX(num_bytes) FROM outputs WHERE video = videos.id), 0),"
-        " COALESCE(fps, 0), COALESCE(duration_s, 0) FROM videos ORDER BY class_name, video_id"
+        f" COALESCE(fps, 0), COALESCE(duration_s, 0), {concealed} FROM videos ORDER BY class_name, video_id"
     )
     return (_Video(VideoKey(row[0], row[1]), *row[2:]) for row in rows)
 
@@ -255,6 +258,11 @@ def _content(path: Path) -> tuple[object, ...]:
 def _implausible(stored: Iterable[_Video]) -> Iterator[Complaint]:
     for video in stored:
         name = video.key.class_name, video.key.video_id
+        if video.concealed:
+            what = (
+                f"{video.concealed} of {video.num_frames} frames are damaged in the source; the decoder patched them up"
+            )
+            yield Complaint("damaged frames", *name, what)
         if video.num_frames < MIN_FRAMES:
             yield Complaint("too short", *name, f"it has {video.num_frames} frames")
         low, high = FPS_RANGE

@@ -59,6 +59,16 @@ def run(task: Task) -> str:
     return f"{task.name} done"
 
 
+def allocate(megabytes: int) -> str:
+    """Ask for that much memory and fill it."""
+    try:
+        block = bytearray(megabytes << 20)
+        block[:: 1 << 12] = b"x" * (len(block) >> 12)
+    except MemoryError:
+        return "no memory"
+    return f"{len(block) >> 20} MB"
+
+
 def main() -> None:
     """Run hanging jobs until somebody kills this process: `python -m tests.ingest.jobs FOLDER`."""
     from ingest.executors import run_jobs

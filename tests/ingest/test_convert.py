@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import sqlite3
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -294,6 +295,10 @@ def test_what_a_dead_process_left_behind_is_cleared_away(sources: Path, root: Pa
     assert not dead.exists()
     assert alive.exists()
     assert other_machine.exists()
+    os.utime(other_machine, (time.time() - 25 * 3600,) * 2)
+    (folder / "frames.db").unlink()
+    run(plan_folders(sources), root)
+    assert not other_machine.exists()
 
 
 def test_missing_videos_are_recorded_and_found_later(sources: Path, tmp_path: Path) -> None:

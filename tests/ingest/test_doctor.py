@@ -72,6 +72,13 @@ def test_a_healthy_data_set_has_nothing_to_complain_of(root: Path) -> None:
     assert (report.videos, report.labels) == (4, 4)
 
 
+def test_frames_that_were_damaged_in_the_source_are_told(root: Path) -> None:
+    add(root, "run/v9", "run", "train", concealed=3)
+    ((kind, where, message),) = complaints(root)
+    assert (kind, where) == ("damaged frames", "run/v9")
+    assert message.startswith("3 of 50 frames")
+
+
 def test_a_real_conversion_at_a_lower_rate_is_plausible(small_dataset: SmallDataset, tmp_path: Path) -> None:
     annotations = read_labels_csv(small_dataset.labels)
     convert(plan_labels(small_dataset.videos, annotations), tmp_path, ConvertOptions((32,), fps=5), num_workers=2)
