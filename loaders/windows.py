@@ -154,6 +154,14 @@ class OnlineWindows:
             return self.num_long
         return int((step - 1) % self.long_rate == 0)
 
+    def queue_in_stream(self, step: int) -> int:
+        """Where a stream that equals inference at every step finds its long memory.
+
+        It keeps `long_rate` queues of N rows, all zeros at first. Before `step` (from 1 on) row step - 1 enters queue
+        (step - 1) % long_rate and pushes the oldest row out; the queue of this number then holds `long_at_rate(step)`.
+        """
+        return 0 if step <= self.long_length else step % self.long_rate
+
     def num_masked(self, long: np.ndarray) -> int:
         """Leading slots of a long memory that are masked: all that hold row 0 but one, so that one can always be seen."""
         return max(int((long == 0).sum()) - 1, 0)

@@ -14,7 +14,7 @@ class BatchNormSplit:
     count: int = 1
 
 
-def batch_norm_split(clips_per_device: int, base_clips: int = 8) -> BatchNormSplit:
+def batch_norm_split(clips_per_device: float, base_clips: int = 8) -> BatchNormSplit:
     """Whichever keeps about `base_clips` clips under each mean and variance. Source: SlowFast's multigrid."""
     factor = clips_per_device / base_clips
     if factor > 1:

@@ -39,6 +39,11 @@ class BatchShape:
             )
 
     @property
+    def interval_choices(self) -> tuple[int, ...]:
+        """All intervals that a clip may draw: 2 to 4 are (2, 3, 4)."""
+        return tuple(range(self.intervals[0], self.intervals[1] + 1))
+
+    @property
     def num_voxels(self) -> int:
         """Pixels of the whole batch, which multigrid keeps about constant."""
         return self.num_clips * self.num_frames * self.height * self.width
@@ -91,6 +96,16 @@ class PlannedBatch:
     start: int
     num_clips: int
     lr_factor: float
+
+    def places(self, rank: int = 0, world_size: int = 1) -> range:
+        """Places in the epoch's order that one rank takes: its part of the batch, in one piece.
+
+        Parts differ by a clip where the batch is no multiple of `world_size`.
+        """
+        if not 0 <= rank < world_size:
+            raise ValueError(f"rank is {rank}; with a world_size of {world_size} it is 0 to {world_size - 1}")
+        first, end = (self.num_clips * part // world_size for part in (rank, rank + 1))
+        return range(self.start + first, self.start + end)
 
 
 @dataclass(frozen=True)

@@ -113,6 +113,18 @@ def test_the_work_per_batch_stays_about_the_same(name):
     assert max(voxels) / min(voxels) < 1.08
 
 
+@plans
+@pytest.mark.parametrize("world_size", [1, 2, 3, 8])
+def test_ranks_share_a_batch_without_gaps(plan, world_size):
+    for batch in (0, plan.num_batches(0) - 1):
+        at = plan.at(0, batch)
+        parts = [at.places(rank, world_size) for rank in range(world_size)]
+        assert [*itertools.chain(*parts)] == [*range(at.start, at.start + at.num_clips)]
+        assert max(map(len, parts)) - min(map(len, parts)) <= 1
+    with pytest.raises(ValueError, match="rank is 2; with a world_size of 2 it is 0 to 1"):
+        plan.at(0, 0).places(2, 2)
+
+
 # Wu et al.
 
 
@@ -168,6 +180,7 @@ def test_the_reference_s_short_cycle_collapses_while_the_side_is_reduced():
 
 def test_shorter_clips_may_skip_more_frames():
     assert [phase.cycle[0].intervals for phase in _wu().phases[:4]] == [(2, 8), (2, 4), (2, 4), (2, 2)]
+    assert _wu().phases[1].cycle[0].interval_choices == (2, 3, 4)
     wide = BatchShape(4, 16, 112, 200, (128, 160), (1, 4))
     assert _wu(wide).phases[0].cycle[0].intervals == (1, 16)
 

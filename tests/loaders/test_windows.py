@@ -109,6 +109,15 @@ def test_the_stream_equals_inference_early_and_at_multiples_of_the_rate():
         assert same == (step <= WINDOWS.long_length or step % WINDOWS.long_rate == 0), step
 
 
+def test_one_queue_per_row_of_the_rate_streams_what_inference_sees():
+    queues = [[0] * WINDOWS.num_long for _ in range(WINDOWS.long_rate)]
+    for step in range(60):
+        if step:
+            queue = queues[(step - 1) % WINDOWS.long_rate]
+            queue[:] = [*queue[1:], step - 1]
+        np.testing.assert_array_equal(queues[WINDOWS.queue_in_stream(step)], WINDOWS.long_at_rate(step))
+
+
 def test_lengths_must_be_multiples_of_their_rates():
     with pytest.raises(ValueError, match="long_length is 10, which is no multiple of long_rate 3"):
         OnlineWindows(4, long_length=10, long_rate=3)
