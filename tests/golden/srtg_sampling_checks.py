@@ -88,7 +88,7 @@ def _cycles(path: Path) -> Cases:
         yield from _rest(
             f"schedules/{i}",
             entry["out"],
-            "error|iter_per_epoch|epoch_end|no_cycles|long_ranges|short_counts|sched_steps",
+            _SCHEDULE,
         )
     for i, entry in enumerate(data.get("lrs", [])):
         yield f"lrs/{i}", partial(_lrs, entry)
@@ -96,6 +96,9 @@ def _cycles(path: Path) -> Cases:
         yield f"fits/{i}", partial(_fit, entry)
         yield from _rest(f"fits/{i}", entry, "N|B|long|short|shape|epochs|nominal_thw|records|loaders")
     yield from _rest("fine_tune_groups", data, "schedules|lrs|fits")
+
+
+_SCHEDULE = "error|iter_per_epoch|epoch_start|epoch_end|step_counter|no_cycles|long_ranges|short_counts|sched_steps"
 
 
 def _rest(case: str, entry: dict[str, Any], known: str) -> Cases:
@@ -137,6 +140,8 @@ def _schedule(entry: dict[str, Any]) -> None:
         place: n for place, n in out["short_counts"].items() if n
     }
     assert [plan.step_of(phase.first, 0) for phase in plan.phases[1:]] == out["sched_steps"]
+    if "step_counter" in out:
+        assert plan.step_of(out["epoch_start"], 0) == out["step_counter"]
 
 
 def _lrs(entry: dict[str, Any]) -> None:
