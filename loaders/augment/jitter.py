@@ -97,3 +97,9 @@ def _hue(turn: float) -> np.ndarray:
 
 def _nested(matrix: np.ndarray) -> tuple[tuple[float, ...], ...]:
     return tuple(tuple(float(x) for x in row) for row in matrix[:3])
+
+
+def jittered(clip: np.ndarray, step: steps.ColourMatrix) -> np.ndarray:
+    """The step on (T, H, W, 3) as float32, neither rounded nor cut off: what ST-ABN normalises."""
+    matrices = np.broadcast_to(np.array(step.matrices, np.float32), (len(clip), 3, 4))
+    return np.einsum("tij,thwj->thwi", matrices[:, :, :3], clip.astype(np.float32)) + matrices[:, None, None, :, 3]

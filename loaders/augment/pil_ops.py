@@ -1,4 +1,7 @@
-"""RandAugment's operations by Pillow, as timm's "increasing" set has them: for image pre-training, picture by picture.
+"""Pictures by Pillow, for pre-training on images: crops, sizes, and RandAugment's operations of timm's "increasing" set.
+
+Pillow averages where it makes a picture smaller, and its bicubic is another than OpenCV's, so pictures that a published
+recipe was tuned with come from it alone.
 
 Source: the published recipe of STS (`rand-m7-mstd0.5-inc1`); RandAugment is arXiv 1909.13719.
 """
@@ -12,12 +15,32 @@ import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
 from loaders.augment import steps
+from loaders.augment.recipe import Drawn
 
 FILL = (124, 116, 104)
 """What comes from outside the picture: about the mean colour of ImageNet."""
 
 _SAMPLING = Image.Resampling.BICUBIC
+_RESIZING = {"linear": Image.Resampling.BILINEAR, "cubic": _SAMPLING, "area": Image.Resampling.BOX}
 _SOLARIZE_ADD_BELOW = 128
+
+
+def run_picture(picture: np.ndarray, drawn: Drawn) -> np.ndarray:
+    """`drawn` on one picture, uint8 (H, W, 3). Crops, sizes, mirroring and RandAugment; TypeError for other steps."""
+    image = Image.fromarray(picture)
+    for step in drawn.steps:
+        match step:
+            case steps.Crop(top, left, height, width):
+                image = image.crop((left, top, left + width, top + height))
+            case steps.Resize(height, width, interpolation):
+                image = image.resize((width, height), _RESIZING[interpolation])
+            case steps.Flip():
+                image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+            case steps.PilOps():
+                image = Image.fromarray(apply_ops(np.asarray(image), step))
+            case _:
+                raise TypeError(f"pictures know crops, sizes, mirroring and RandAugment; this is {step!r}")
+    return np.asarray(image)
 
 
 def apply_ops(picture: np.ndarray, step: steps.PilOps) -> np.ndarray:

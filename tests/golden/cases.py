@@ -12,12 +12,16 @@ import pytest
 
 from tests.golden import (
     lstr_checks,
+    reskd_augment_checks,
     reskd_checks,
     sbp_checks,
+    srtg_augment_checks,
     srtg_checks,
     srtg_data_checks,
     srtg_sampling_checks,
+    stabn_augment_checks,
     stabn_checks,
+    sts_augment_checks,
     sts_checks,
 )
 
@@ -28,11 +32,14 @@ Checker = Callable[[Path], Iterable[tuple[str, Check]]]
 METHODS: Mapping[str, Mapping[str, Checker]] = MappingProxyType(
     {
         "lstr": lstr_checks.CHECKERS,
-        "reskd": reskd_checks.CHECKERS,
+        "reskd": reskd_checks.CHECKERS | reskd_augment_checks.CHECKERS,
         "sbp": sbp_checks.CHECKERS,
-        "srtg": srtg_checks.CHECKERS | srtg_sampling_checks.CHECKERS | srtg_data_checks.CHECKERS,
-        "stabn": stabn_checks.CHECKERS,
-        "sts": sts_checks.CHECKERS,
+        "srtg": srtg_checks.CHECKERS
+        | srtg_sampling_checks.CHECKERS
+        | srtg_data_checks.CHECKERS
+        | srtg_augment_checks.CHECKERS,
+        "stabn": stabn_checks.CHECKERS | stabn_augment_checks.CHECKERS,
+        "sts": sts_checks.CHECKERS | sts_augment_checks.CHECKERS,
     }
 )
 """Method, which is also the name of its folder -> prefix of a file name -> checker."""
