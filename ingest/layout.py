@@ -75,3 +75,8 @@ def npy_path(root: Path, video_id: str) -> Path:
 
 def frames_db_path(root: Path, class_name: str, video_id: str) -> Path:
     return video_dir(root, class_name, video_id) / "frames.db"
+
+
+def printable(text: str) -> str:
+    """A path as text that a database takes: bytes that are no UTF-8 are shown escaped."""
+    return os.fsencode(text).decode("utf-8", "backslashreplace")

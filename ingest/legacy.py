@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
-import itertools
 import json
 import os
 import re
@@ -35,13 +34,20 @@ from ingest.convert import Progress
 from ingest.convert_video import fill_record, target_error
 from ingest.errors import ClipmillError, VideoError
 from ingest.executors import run_jobs
+from ingest.layout import printable
 from ingest.stores import frames_db
+from ingest.stores.historical import (
+    is_empty,
+    is_jpg,
+    numbered_files,
+    numbered_rows,
+    open_database,
+    read_files,
+    read_rows,
+)
 from ingest.verify import Stored, stored_videos
 
 _SETTINGS = re.compile(r"frames-db v\d+ import jpeg fps=(?P<fps>[0-9.e+-]+) q=(?P<quality>\d+|unknown)")
-_NUMBER = re.compile(r"(?P<prefix>.*?)(?P<number>\d+)(?:\.jpe?g)?", re.IGNORECASE | re.DOTALL)
-_JPG = (".jpg", ".jpeg")
-_FLOW_PREFIXES = ("flow", "x_", "y_")  # Optical flow lies beside the pictures in the folders of many two-stream works.
 _FLUSH_EVERY_S = 0.25
 _TARGET_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOTDIR)
 
@@ -88,7 +94,7 @@ class LegacyVideo:
 
     @property
     def source_text(self) -> str:
-        return _printable(str(self.folder))
+        return printable(str(self.folder))
 
 
 @dataclass(frozen=True)
@@ -129,7 +135,7 @@ def find_legacy(source: Path, root: Path) -> list[LegacyVideo]:
     for path, folders, files in os.walk(top, followlinks=True):
         folder = Path(path)
         folders[:] = sorted(name for name in folders if not name.startswith(".") and folder / name != home)
-        if not any(name == "frames.db" or _is_jpg(name) for name in files):
+        if not any(name == "frames.db" or is_jpg(name) for name in files):
             continue
         above = folder.parent.name if folder != top and folder.parent != top else ""
         video = LegacyVideo(_key(above, folder.name, in_place=home / "jpg" in folder.parents), folder)
@@ -151,22 +157,14 @@ def find_legacy(source: Path, root: Path) -> list[LegacyVideo]:
 
 
 def _key(class_folder: str, video_folder: str, *, in_place: bool) -> VideoKey:
-    name = _decoded if in_place else _printable
+    name = _decoded if in_place else printable
     return VideoKey("" if class_folder in (layout.UNCLASSED, "jpg") else name(class_folder), name(video_folder))
 
 
 def _decoded(component: str) -> str:
     """The name that a folder of ours stands for; a historical folder stands for itself."""
     name = unquote(component)
-    return name if _printable(name) == name and layout.encode_component(name) == component else _printable(component)
-
-
-def _printable(text: str) -> str:
-    return os.fsencode(text).decode("utf-8", "backslashreplace")
-
-
-def _is_jpg(name: str) -> bool:
-    return name.lower().endswith(_JPG) and not name.startswith(".")
+    return name if printable(name) == name and layout.encode_component(name) == component else printable(component)
 
 
 # One video
@@ -314,7 +312,7 @@ def source_stamp(folder: Path) -> tuple[int, int]:
     stats = [
         os.stat(entry)  # noqa: PTH116 - one per frame of long videos
         for entry in os.scandir(folder)
-        if entry.name == "frames.db" or _is_jpg(entry.name)
+        if entry.name == "frames.db" or is_jpg(entry.name)
     ]
     return sum(stat.st_size for stat in stats), max((stat.st_mtime_ns for stat in stats), default=0)
 
@@ -330,128 +328,16 @@ def _frames(folder: Path) -> Iterator[tuple[str, int, Callable[[], Iterator[byte
 
     Raises: VideoError when there is no complete series of frames.
     """
-    names = sorted(entry.name for entry in os.scandir(folder) if _is_jpg(entry.name))
+    names = sorted(entry.name for entry in os.scandir(folder) if is_jpg(entry.name))
     path = folder / "frames.db"
-    if path.exists() and not (names and _is_empty(path)):
-        with _reading(path) as db:
-            rows = _numbered_rows(db)
+    if path.exists() and not (names and is_empty(path)):
+        with open_database(path) as db:
+            rows = numbered_rows(db)
             _check_n_frames(folder, len(rows))
-            yield "historical frames.db", len(rows), partial(_read_rows, db, rows)
+            yield "historical frames.db", len(rows), partial(read_rows, db, rows)
     else:
-        files = _numbered_files(names)
-        yield "folder of jpg files", len(files), partial(_read_files, folder, files)
-
-
-@contextlib.contextmanager
-def _reading(path: Path) -> Iterator[sqlite3.Connection]:
-    for ending in ("-journal", "-wal"):
-        beside = path.with_name(path.name + ending)
-        if beside.exists() and beside.stat().st_size:
-            raise VideoError(
-                "unfinished", f"{beside.name} lies beside it: its writer was killed; open it once with sqlite3 to roll back"
-            )  # fmt: skip
-    db = frames_db.connect(path)
-    try:
-        yield db
-    finally:
-        db.close()
-
-
-def _is_empty(path: Path) -> bool:
-    try:
-        with _reading(path) as db:
-            return db.execute("SELECT 1 FROM Images LIMIT 1").fetchone() is None
-    except sqlite3.OperationalError as error:
-        return "no such table" in str(error)
-    except sqlite3.DatabaseError:
-        return False
-
-
-def _numbered_rows(db: sqlite3.Connection) -> list[int]:
-    """Row ids of the frames in the order of the numbers in their ids."""
-    try:
-        if db.execute("SELECT 1 FROM sqlite_master WHERE name = 'Images' COLLATE NOCASE").fetchone() is None:
-            raise VideoError("no Images table", "frames.db has no table Images: its writer was stopped at once")
-        if (
-            db.execute("PRAGMA user_version").fetchone()[0]
-            or db.execute("SELECT 1 FROM sqlite_master WHERE name = 'Meta'").fetchone()
-        ):
-            raise VideoError("not historical", "a database of Clipmill's own, and damaged: see clipmill ingest repair")
-        numbers = [(_number_of_id(name), row) for row, name in db.execute("SELECT rowid, ObjId FROM Images")]
-    except sqlite3.DatabaseError as error:
-        raise VideoError("not a database", f"{error}") from None
-    if not numbers:
-        raise VideoError("empty database", "its table Images has no row")
-    numbers.sort()
-    _refuse_gaps([number for number, _ in numbers])
-    return [row for _, row in numbers]
-
-
-def _number_of_id(name: object) -> int:
-    """The number of a frame: the last digits of its id, or the id itself where SQLite has made a number of it."""
-    if isinstance(name, int) or (isinstance(name, float) and name.is_integer()):
-        return int(name)
-    text = name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name)
-    match = _NUMBER.fullmatch(text)
-    if match is None:
-        raise VideoError("no number", f"the id {text!r} does not end in a number")
-    return int(match["number"])
-
-
-def _read_rows(db: sqlite3.Connection, rows: list[int]) -> Iterator[bytes]:
-    for frame, row in enumerate(rows):
-        try:
-            (blob,) = db.execute("SELECT frames FROM Images WHERE rowid = ?", (row,)).fetchone()
-        except sqlite3.DatabaseError as error:
-            raise VideoError("not a database", f"{error}", frame) from None
-        yield blob
-
-
-def _read_files(folder: Path, files: list[str]) -> Iterator[bytes]:
-    for frame, name in enumerate(files):
-        try:
-            blob = (folder / name).read_bytes()
-        except FileNotFoundError:
-            raise
-        except OSError as error:  # not to be taken for a fault of the target
-            raise VideoError("unreadable", f"{_printable(name)}: {error.strerror}", frame) from None
-        yield blob
-
-
-def _numbered_files(names: list[str]) -> list[str]:
-    """Names of one series of files (`img_00001.jpg`, `frame_1.jpg`, `000001.jpg`) in the order of their numbers."""
-    series: dict[str, list[tuple[int, str]]] = {}
-    for name in names:
-        match = _NUMBER.fullmatch(name)
-        if match is None:
-            raise VideoError("no number", f"the file name {_printable(name)!r} does not end in a number")
-        if not match["prefix"].lower().startswith(_FLOW_PREFIXES):
-            series.setdefault(match["prefix"], []).append((int(match["number"]), name))
-    if not series:
-        raise VideoError("no frames", "there are no pictures, only optical flow" if names else "the folder is empty")
-    if len(series) > 1:
-        raise VideoError(
-            "several series", f"files begin with {', '.join(map(repr, sorted(series)[:4]))}: which are it?"
-        )
-    (files,) = series.values()
-    files.sort()
-    _refuse_gaps([number for number, _ in files])
-    return [name for _, name in files]
-
-
-def _refuse_gaps(numbers: list[int]) -> None:
-    """The sorted numbers must be 1, 2, 3, ... or 0, 1, 2, ...: a missing frame would move all that follow."""
-    for before, number in itertools.pairwise(numbers):
-        if number == before:
-            raise VideoError("number twice", f"the frame number {number} is there twice")
-    first, last = numbers[0], numbers[-1]
-    start = min(first, 1)
-    if last - start + 1 != len(numbers):
-        have = set(numbers)
-        missing = [number for number in range(start, min(last, start + len(numbers) + 1000)) if number not in have]
-        count = last - start + 1 - len(numbers)
-        shown = ", ".join(map(str, missing[:5])) + (" and others" if count > 5 else "")
-        raise VideoError("gaps", f"{count} of the frames {start} to {last} are missing: {shown}", missing[0] - start)
+        files = numbered_files(names)
+        yield "folder of jpg files", len(files), partial(read_files, folder, files)
 
 
 def _check_n_frames(folder: Path, count: int) -> None:

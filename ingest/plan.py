@@ -12,7 +12,7 @@ from pathlib import Path
 from ingest.annotations.rows import Annotations, LabelRow
 from ingest.catalog import VideoKey
 from ingest.errors import ClipmillError
-from ingest.layout import encode_component, video_dir
+from ingest.layout import encode_component, printable, video_dir
 from ingest.video import is_video_name
 
 
@@ -29,8 +29,7 @@ class Job:
 
     @property
     def source_text(self) -> str:
-        """The path as text that a database takes: bytes that are no UTF-8 are shown escaped."""
-        return _printable(str(self.source))
+        return printable(str(self.source))
 
 
 @dataclass(frozen=True)
@@ -101,7 +100,7 @@ def plan_folders(source: Path) -> Plan:
     seen: dict[VideoKey, Job] = {}
     for path in find_videos(source):
         folders = path.relative_to(source).parts[:-1]
-        key = VideoKey(_printable(folders[0]) if folders else "", _printable(path.stem))
+        key = VideoKey(printable(folders[0]) if folders else "", printable(path.stem))
         _add(plan, seen, Job(key, path))
         if key.class_name:
             plan.labels.append((key, key.class_name, "", None, None))
@@ -138,7 +137,7 @@ def plan_labels(source: Path, annotations: Annotations, *, cut: bool = False) ->
     seen: dict[VideoKey, Job] = {}
     for (file, span_s), rows in rows_of.items():
         labels = sorted({row.label for row in rows})
-        name = _clip_name(rows[0]) if span_s else _printable(file.stem)
+        name = _clip_name(rows[0]) if span_s else printable(file.stem)
         own_class = labels[0] if len(labels) == 1 and (span_s or not annotations.untrimmed) else ""
         _add(plan, seen, Job(VideoKey(own_class, name), file, span_s))
         key = plan.jobs[-1].key
@@ -187,10 +186,10 @@ class _Files:
         self._by_stem: dict[str, list[Path]] = defaultdict(list)
         self._by_folded: dict[str, list[Path]] = defaultdict(list)
         for path in self.all:
-            relative = _printable(path.relative_to(source).as_posix())
+            relative = printable(path.relative_to(source).as_posix())
             self._by_path[relative] = self._by_path[relative.removesuffix(path.suffix)] = path
-            self._by_stem[_printable(path.stem)].append(path)
-            self._by_folded[_printable(path.stem).casefold()].append(path)
+            self._by_stem[printable(path.stem)].append(path)
+            self._by_folded[printable(path.stem).casefold()].append(path)
 
     def find(self, row: LabelRow, names: list[str]) -> Path | None:
         """The file of a row. Raises: ClipmillError when two fit equally well."""
@@ -222,7 +221,7 @@ def _clip_name(row: LabelRow) -> str:
 
 def _span_to_cut(row: LabelRow, file: Path) -> tuple[float, float] | None:
     """The span of a row whose file is the untrimmed one; None for a file that is the clip already."""
-    if row.start_s is None or row.end_s is None or _printable(file.stem) == _clip_name(row):
+    if row.start_s is None or row.end_s is None or printable(file.stem) == _clip_name(row):
         return None
     if row.end_s <= row.start_s:
         raise ClipmillError(
@@ -255,10 +254,6 @@ def _base_id(video_id: str) -> str:
     return base if base and start.isdigit() and end.isdigit() else video_id
 
 
-def _printable(text: str) -> str:
-    return os.fsencode(text).decode("utf-8", "backslashreplace")
-
-
 def describe(paths: Iterable[Path], most: int = 3) -> str:
-    names = [_printable(path.name) for path in paths]
+    names = [printable(path.name) for path in paths]
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -132,6 +132,26 @@ class Video:
         self._sought_s = time_s
         self._container.seek(round((self.start_s + Fraction(time_s)) * 1_000_000), backward=True, any_frame=False)
 
+    def packet_times(self) -> tuple[list[int], list[int]]:
+        """Presentation times of all packets, and of those that are key frames, in the stream's ticks; nothing decoded.
+
+        Places in the file where there are no times, or, as in AVI, guessed ones. The first frame comes next again.
+        """
+        packets = [packet for packet in self._container.demux(self._stream) if packet.size]
+        timed = self.info.container != "avi" and all(packet.pts is not None for packet in packets)
+        times = [packet.pts if timed and packet.pts is not None else i for i, packet in enumerate(packets)]
+        keys = [time for time, packet in zip(times, packets, strict=True) if packet.is_keyframe and timed]
+        self.seek_to(None)
+        return times, keys
+
+    def seek_to(self, ticks: int | None) -> None:
+        """Go to the key frame at `ticks` of the stream, or to the beginning. Before `frames`."""
+        self._sought_s = 1.0  # What comes is a part: how much was announced says nothing of it.
+        if ticks is None:
+            self._container.seek(0, backward=True, any_frame=False)
+        else:
+            self._container.seek(ticks, stream=self._stream, backward=True, any_frame=False)
+
     def _refuse_truncated(self) -> None:
         """Compare what the container and its sample index say with the size of the file: cheaper than decoding it."""
         _refuse_cut(self.path)
