@@ -171,7 +171,7 @@ def _blur(each: Kernel, clip: np.ndarray) -> None:
 def _warp(each: Warp, clip: np.ndarray, out: np.ndarray) -> None:
     """Every frame of `clip` into the same of `out`, which may be `clip`."""
     spare = np.empty_like(clip[0])
-    maps = None if each.alone else _maps(each)
+    maps = None if each.alone or each.cut else _maps(each)
     seen = None if each.seen is None else cv2.merge([each.seen] * 3)
     for frame, target in zip(clip, out, strict=True):
         if clip is out:
@@ -201,6 +201,9 @@ def _warp_frame(each: Warp, maps: tuple[np.ndarray, np.ndarray] | None, frame: n
             frame, *maps, flags, dst=out, borderMode=cv2.BORDER_REPLICATE if each.replicate else cv2.BORDER_CONSTANT
         )
         return
+    if each.cut:
+        _cut_frame(each, frame, out)
+        return
     match each.alone:
         case steps.Rotate():
             cv2.warpAffine(frame, each.matrix[:2], each.target[::-1], dst=out)
@@ -212,6 +215,19 @@ def _warp_frame(each: Warp, maps: tuple[np.ndarray, np.ndarray] | None, frame: n
             np.copyto(out, frame[top : top + height, left : left + width])
         case steps.Resize(height, width, interpolation):
             cv2.resize(frame, (width, height), dst=out, interpolation=_FLAGS[interpolation])
+
+
+def _cut_frame(each: Warp, frame: np.ndarray, out: np.ndarray) -> None:
+    """Crop, size and mirroring."""
+    crop = each.cut[0]
+    assert isinstance(crop, steps.Crop)
+    part = frame[crop.top : crop.top + crop.height, crop.left : crop.left + crop.width]
+    if part.shape == out.shape:
+        np.copyto(out, part)
+    else:
+        cv2.resize(part, out.shape[1::-1], dst=out, interpolation=_FLAGS[each.interpolation])
+    if len(each.cut) > 2:
+        cv2.flip(out, 1, dst=out)
 
 
 _FLAGS = {"linear": cv2.INTER_LINEAR, "cubic": cv2.INTER_CUBIC, "area": cv2.INTER_AREA}

@@ -53,6 +53,22 @@ def chain(steps: Sequence[Geometry], size: Size) -> tuple[np.ndarray, Size]:
     return total, size
 
 
+def one_cut(steps: Sequence[Geometry], size: Size) -> list[Geometry]:
+    """Crops, sizes and mirrorings in any order as one crop of whole pixels, one resize, and one mirroring or none.
+
+    The crop's edges are rounded, halves to even. Source: the "lazy" transforms of mmaction2, which STS trains with.
+    """
+    total, target = chain(steps, size)
+    back = np.linalg.inv(total)
+    edges = back @ np.array([[-0.5, target[1] - 0.5], [-0.5, target[0] - 0.5], [1, 1]]) + 0.5
+    (left, right), (top, bottom) = (
+        np.clip(np.sort(ends).round(9).round(), 0, side).astype(int).tolist()
+        for ends, side in ((edges[0], size[1]), (edges[1], size[0]))
+    )
+    found: list[Geometry] = [Crop(top, left, max(bottom - top, 1), max(right - left, 1)), Resize(*target)]
+    return [*found, Flip()] if edges[0, 0] > edges[0, 1] else found
+
+
 def scaling(source: Size, target: Size) -> np.ndarray:
     """Pixel areas onto pixel areas: the outer edges meet, not the centres of the outer pixels."""
     fy, fx = target[0] / source[0], target[1] / source[1]

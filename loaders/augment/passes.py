@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 
 from loaders.augment import pixels, steps
-from loaders.augment.geometry import Size, chain, perspective, scaling, size_after
+from loaders.augment.geometry import Size, chain, one_cut, perspective, scaling, size_after
 from loaders.augment.recipe import Drawn
 
 
@@ -66,7 +66,7 @@ class Warp:
 
     What lies outside the source is black, or, with `replicate`, the source's nearest edge; `seen` uint8 (H', W') is then
     0 where the target is black all the same, else 255; None if that is nowhere. `alone`: the step, where it is to be done by
-    OpenCV's own function for it.
+    OpenCV's own function for it; `cut`: crop, size and mirroring, where the chain is nothing else.
     """
 
     matrix: np.ndarray
@@ -76,6 +76,7 @@ class Warp:
     replicate: bool = False
     seen: np.ndarray | None = None
     alone: steps.Geometry | None = None
+    cut: tuple[steps.Geometry, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,12 +135,18 @@ def _blur(run: Sequence[steps.Blur], size: Size, fuse: bool) -> list[Pass]:
 def _geometry(run: Sequence[steps.Geometry], size: Size, fuse: bool) -> list[Pass]:
     if not fuse and isinstance(run[0], steps.Perspective):
         return _perspective_in_two(run[0], size)
-    total, target = chain(run, size)
-    cut = any(isinstance(step, steps.Crop | steps.Resize) for step in run)
     cubic = any(isinstance(step, steps.Resize) and step.interpolation == "cubic" for step in run)
-    seen = seen_after(run, size) if cut else None
-    alone = run[0] if len(run) == 1 and not (fuse and isinstance(run[0], steps.Rotate | steps.Perspective)) else None
-    return [Warp(total, size, target, "cubic" if cubic else "linear", cut, seen, alone)]
+    interpolation: steps.Interpolation = "cubic" if cubic else "linear"
+    turning = any(isinstance(step, steps.Rotate | steps.Perspective) for step in run)
+    framed = any(isinstance(step, steps.Crop | steps.Resize) for step in run)
+    if len(run) > 1 and framed and not turning:
+        parts = one_cut(run, size)
+        total, target = chain(parts, size)
+        return [Warp(total, size, target, interpolation, replicate=True, cut=tuple(parts))]
+    total, target = chain(run, size)
+    seen = seen_after(run, size) if framed else None
+    alone = run[0] if len(run) == 1 and not (fuse and turning) else None
+    return [Warp(total, size, target, interpolation, framed, seen, alone)]
 
 
 def _perspective_in_two(step: steps.Perspective, size: Size) -> list[Pass]:

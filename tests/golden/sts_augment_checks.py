@@ -1,4 +1,4 @@
-"""STS's transforms of pictures against the authors' code: the part of imagenet_recipe.npz that is about pictures.
+"""STS's transforms against the authors' code: what is about pixels in imagenet_recipe.npz and functions.npz.
 
 Pillow makes the pictures there and here: exact with the same version, else one level (the vectors' README).
 """
@@ -20,8 +20,10 @@ from loaders.augment.crops import CentreCrop, RandomResizedCrop, ShortSide, imag
 from loaders.augment.mix import Mix, draw_mix, mixed, mixed_targets
 from loaders.augment.pil_ops import FILL, run_picture
 from loaders.augment.randaugment import OPS, RandAugment, argument
+from loaders.sampling import SegmentClips
 from tests.golden import sts_checks
 from tests.golden.augment_rngs import AuthorsRng
+from tests.golden.mmaction_pixels import pixels
 from tests.golden.vectors import close, from_json, no_unknown, read
 
 Cases = Iterable[tuple[str, Callable[[], None]]]
@@ -50,6 +52,32 @@ def _imagenet_recipe(path: Path) -> Cases:
             yield key, partial(_WHOLE[key], data)
         elif group in _BY_SEED and not key.endswith("/target"):
             yield key, partial(_BY_SEED[group], data, key, seed)
+
+
+def _functions(path: Path) -> Cases:
+    data = read(path)
+    for name, check in sts_checks.CHECKERS["functions"](path):
+        yield name, partial(_pipe, data, name.partition("/")[0]) if name.endswith("/pixels") else check
+
+
+def _pipe(data: Arrays, pipe: str) -> None:
+    known = "settings|frame_inds|shape|stat|imgs|imgs_last1000|crop_quadruple|flip|crop_bbox|scale_factor|img_shape"
+    no_unknown([key for key in data if key.startswith(f"{pipe}/")], f"{pipe}/({known})")
+    settings = from_json(data[f"{pipe}/settings"])
+    keys = "config|split|scale_divisor|seed|total_frames|H|W|sample_frames|steps"
+    no_unknown(settings, keys)
+    seed, size = settings["seed"], (settings["H"], settings["W"])
+    frames = np.random.RandomState(seed).randint(0, 256, (settings["total_frames"], *size, 3)).astype(np.uint8)
+    rng, sample = AuthorsRng(seed, "uniform random"), settings["sample_frames"]
+    no_unknown(sample, "clip_len|frame_interval|num_clips|test_mode")
+    if not sample.get("test_mode"):  # frames are sampled first, by the same generator
+        sampler = SegmentClips(sample["num_clips"], sample["clip_len"], sample["frame_interval"])
+        assert sampler.draw(len(frames), rng.numpy).tolist() == data[f"{pipe}/frame_inds"].tolist()
+    found = pixels(frames[data[f"{pipe}/frame_inds"]], settings["steps"], rng, sample["num_clips"], sample["clip_len"])
+    assert list(found.shape) == data[f"{pipe}/shape"].tolist()
+    flat = found.ravel()
+    close("pixels", flat[: data[f"{pipe}/imgs"].size], data[f"{pipe}/imgs"].ravel(), 1e-5)
+    close("last pixels", flat[-data[f"{pipe}/imgs_last1000"].size :], data[f"{pipe}/imgs_last1000"], 1e-5)
 
 
 def _picture(seed: int, height: int, width: int) -> np.ndarray:
@@ -158,4 +186,4 @@ _BY_SEED: Mapping[str, Callable[[Arrays, str, int], None]] = MappingProxyType(
     {"mixup": _mixup, "ra": _rand_augment, "rrc_pil": _boxes, "train_tf": _train, "eval_tf": _eval}
 )
 
-CHECKERS = MappingProxyType({"imagenet_recipe": _imagenet_recipe})
+CHECKERS = MappingProxyType({"imagenet_recipe": _imagenet_recipe, "functions": _functions})

@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from loaders.augment import steps
-from loaders.augment.geometry import chain, is_affine, matrix, perspective, scaling, size_after
+from loaders.augment import ClipShape, Drawn, run_fast, steps
+from loaders.augment.geometry import chain, is_affine, matrix, one_cut, perspective, scaling, size_after
 from tests.loaders.augment.pictures import clip
 
 SIZE = (30, 40)
@@ -78,3 +78,31 @@ def test_scaling_is_where_cv2_resize_looks(target):
 def test_a_crop_outside_the_frame_is_refused(crop):
     with pytest.raises(ValueError, match="does not lie inside a frame of 30x40 px"):
         size_after(crop, SIZE)
+
+
+@pytest.mark.parametrize(
+    ("parts", "expected"),
+    [
+        ([steps.Crop(1, 2, 20, 30), steps.Crop(3, 4, 10, 10)], [steps.Crop(4, 6, 10, 10), steps.Resize(10, 10)]),
+        ([steps.Resize(60, 80), steps.Crop(20, 10, 20, 40)], [steps.Crop(10, 5, 10, 20), steps.Resize(20, 40)]),
+        ([steps.Flip(), steps.Crop(0, 0, 30, 10)], [steps.Crop(0, 30, 30, 10), steps.Resize(30, 10), steps.Flip()]),
+        ([steps.Flip(), steps.Resize(15, 20), steps.Flip()], [steps.Crop(0, 0, 30, 40), steps.Resize(15, 20)]),
+        # 1 / 2 and 3 / 2 px: halves go to the even number
+        ([steps.Resize(60, 80), steps.Crop(1, 3, 40, 40)], [steps.Crop(0, 2, 20, 20), steps.Resize(40, 40)]),
+    ],
+)
+def test_crops_sizes_and_mirrorings_are_one_cut(parts, expected):
+    assert one_cut(parts, SIZE) == expected
+
+
+def test_a_cut_smaller_than_a_pixel_takes_one():
+    (crop, *_) = one_cut([steps.Resize(300, 400), steps.Crop(0, 0, 3, 3)], SIZE)
+    assert crop == steps.Crop(0, 0, 1, 1)
+
+
+def test_a_cut_is_cropped_then_resized_by_opencv():
+    frames = clip(2, *SIZE)
+    chain_ = (steps.Resize(60, 80), steps.Crop(20, 10, 30, 50), steps.Resize(45, 45), steps.Flip())
+    out = run_fast(frames, Drawn(ClipShape(2, *SIZE), chain_, (45, 45)))
+    want = [cv2.flip(cv2.resize(frame[10:25, 5:30], (45, 45)), 1) for frame in frames]
+    assert np.array_equal(out, np.stack(want))
