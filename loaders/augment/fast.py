@@ -11,11 +11,12 @@ import cv2
 import numpy as np
 
 from loaders.augment import steps
-from loaders.augment.geometry import Size, chain, is_affine
+from loaders.augment.geometry import Size, chain, is_affine, one_cut
 from loaders.augment.passes import Field, Hsv, Kernel, Matrix, Pass, Pictures, Table, Warp, passes_of, seen_after
 from loaders.augment.pil_ops import apply_ops
 from loaders.augment.recipe import ClipShape, Drawn
 
+_Maps = tuple[np.ndarray, np.ndarray]
 _THIRD, _LARGEST_ADDED_HUE = 60, 255 - 179
 
 
@@ -68,20 +69,31 @@ class FastCut:
         seen = seen_after(self._geometry, drawn.shape.size)
         self._seen = None if seen is None else cv2.merge([seen] * 3)
         self._scaled = scaled
-        self._warps: dict[Size, tuple[Warp, tuple[np.ndarray, np.ndarray]]] = {}
+        self._turning = any(isinstance(step, steps.Rotate | steps.Perspective) for step in self._geometry)
+        self._warps: dict[Size, tuple[Warp, _Maps | None]] = {}
         self.size = drawn.size
 
     def cut(self, image: np.ndarray, out: np.ndarray) -> None:
         """One decoded frame uint8 (h, w, 3), of any size, into `out` uint8 (H', W', 3)."""
-        if max(image.shape[0] / self._scaled[0], image.shape[1] / self._scaled[1]) > 2:
+        shrinks = max(image.shape[0] / self._scaled[0], image.shape[1] / self._scaled[1]) > 2
+        if shrinks and self._turning:
             # A warp looks at four pixels: what shrinks by more than half is averaged first.
             image = cv2.resize(image, self._scaled[::-1], interpolation=cv2.INTER_AREA)
         size: Size = image.shape[:2]
         if size not in self._warps:
-            total, target = chain([*self._prefix, *self._geometry], size)
-            warp = Warp(total, size, target, replicate=True)
-            self._warps[size] = warp, _maps(warp)
+            self._warps[size] = self._warp(size, "area" if shrinks else "linear")
         _warp_frame(*self._warps[size], image, out)
+
+    def _warp(self, size: Size, interpolation: steps.Interpolation) -> tuple[Warp, _Maps | None]:
+        """Where nothing turns, whole pixels are cut out and scaled, which is faster than a warp."""
+        parts = [*self._prefix, *self._geometry]
+        if not self._turning:
+            parts = one_cut(parts, size)
+            total, target = chain(parts, size)
+            return Warp(total, size, target, interpolation, replicate=True, cut=tuple(parts)), None
+        total, target = chain(parts, size)
+        warp = Warp(total, size, target, replicate=True)
+        return warp, _maps(warp)
 
     def finish(self, clip: np.ndarray) -> None:
         """The rest, in place, on uint8 (T, H', W', 3) as `cut` has left it."""
@@ -182,7 +194,7 @@ def _warp(each: Warp, clip: np.ndarray, out: np.ndarray) -> None:
             cv2.bitwise_and(target, seen, dst=target)
 
 
-def _maps(each: Warp) -> tuple[np.ndarray, np.ndarray]:
+def _maps(each: Warp) -> _Maps:
     """Where every target pixel looks, in OpenCV's fixed point of 1/32 px: worked out once, it is faster than a warp."""
     inverse = np.linalg.inv(each.matrix).astype(np.float32)
     x, y = np.arange(each.target[1], dtype=np.float32), np.arange(each.target[0], dtype=np.float32)[:, None]
@@ -193,7 +205,7 @@ def _maps(each: Warp) -> tuple[np.ndarray, np.ndarray]:
     return cv2.convertMaps(where[0], where[1], cv2.CV_16SC2)
 
 
-def _warp_frame(each: Warp, maps: tuple[np.ndarray, np.ndarray] | None, frame: np.ndarray, out: np.ndarray) -> None:
+def _warp_frame(each: Warp, maps: _Maps | None, frame: np.ndarray, out: np.ndarray) -> None:
     """One frame into another, which must not be the same memory."""
     if maps is not None:
         flags = _FLAGS[each.interpolation]
