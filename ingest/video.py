@@ -263,13 +263,17 @@ def _frames_from_before(video: Video, start_s: float) -> Iterator[tuple[int, Vid
     yield from ((clock.read(frame), frame) for frame in video.frames())
 
 
+_SPACES_OF_BT601 = (2, 5, 6)
+"""Of AVColorSpace (ITU-T H.273, table 4): unspecified, which ffmpeg takes for it, and its two names."""
+
+
 class Scaler:
     """Scales frames of one video to one size, as planes ready for a JPEG encoder; rotation applied.
 
     By area (every source pixel counts once: no aliasing), limited range to full range and any matrix to BT.601, which
-    is what JPEG means by YUV. 10-bit sources come out as 8-bit, all as 4:2:0 unless `chroma` asks for 4:4:4. In two
-    steps, scale and then recolour: swscale does both at once by way of RGB at the source's size, which takes three times
-    as long for 1080p.
+    is what JPEG means by YUV. 10-bit sources come out as 8-bit, all as 4:2:0 unless `chroma` asks for 4:4:4. In one step
+    if the matrix is BT.601 already, else in two, scale and then recolour: there swscale does both at once by way of RGB
+    at the source's size, which takes three times as long for 1080p.
     """
 
     def __init__(self, size: tuple[int, int], chroma: str = "4:2:0") -> None:
@@ -281,6 +285,27 @@ class Scaler:
     def __call__(self, frame: VideoFrame) -> Planes:
         turns = quarter_turns(frame)
         width, height = self.size[::-1] if turns % 2 else self.size
+        steps = self._one_step if frame.colorspace in _SPACES_OF_BT601 else self._two_steps
+        full = steps(frame, width, height)
+        y, u, v = (_plane(plane) for plane in full.planes)
+        if turns:
+            y, u, v = (np.ascontiguousarray(np.rot90(p, turns)) for p in (y, u, v))
+        return _with_even_edge(y), u, v
+
+    def _one_step(self, frame: VideoFrame, width: int, height: int) -> VideoFrame:
+        return self._scale.reformat(
+            frame,
+            width=width,
+            height=height,
+            format=self._formats[1],
+            src_color_range=frame.color_range,
+            dst_colorspace=Colorspace.ITU601,
+            dst_color_range=ColorRange.JPEG,
+            interpolation=Interpolation.AREA,
+            threads=1,
+        )
+
+    def _two_steps(self, frame: VideoFrame, width: int, height: int) -> VideoFrame:
         scaled = self._scale.reformat(
             frame,
             width=width,
@@ -291,7 +316,7 @@ class Scaler:
             interpolation=Interpolation.AREA,
             threads=1,
         )
-        full = self._recolour.reformat(
+        return self._recolour.reformat(
             scaled,
             format=self._formats[1],
             src_color_range=frame.color_range,
@@ -299,10 +324,6 @@ class Scaler:
             dst_color_range=ColorRange.JPEG,
             threads=1,
         )
-        y, u, v = (_plane(plane) for plane in full.planes)
-        if turns:
-            y, u, v = (np.ascontiguousarray(np.rot90(p, turns)) for p in (y, u, v))
-        return _with_even_edge(y), u, v
 
 
 def to_rgb(y: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:
@@ -313,7 +334,7 @@ def to_rgb(y: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:
             cv2.resize(plane, (2 * plane.shape[1], 2 * plane.shape[0]), interpolation=cv2.INTER_LINEAR)
             for plane in (u, v)
         )
-    picture = np.dstack([y, v[:height, :width], u[:height, :width]])
+    picture = cv2.merge([y, v[:height, :width], u[:height, :width]])
     return cv2.cvtColor(picture, cv2.COLOR_YCrCb2RGB)
 
 
