@@ -3,7 +3,7 @@
 from loaders.augment.config import recipe_from_config, recipe_to_config
 from loaders.augment.fast import FastCut, run_fast
 from loaders.augment.gpu import run_gpu
-from loaders.augment.labels import FlipLabels
+from loaders.augment.labels import FlipLabels, flip_labels
 from loaders.augment.named import RECIPES, recipe_by_name
 from loaders.augment.recipe import ClipShape, Drawn, Recipe, draw
 from loaders.augment.reference import run_imgaug
@@ -16,6 +16,7 @@ __all__ = [
     "FlipLabels",
     "Recipe",
     "draw",
+    "flip_labels",
     "recipe_by_name",
     "recipe_from_config",
     "recipe_to_config",

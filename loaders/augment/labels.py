@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
+
+from loaders.augment.recipe import Drawn
+from loaders.augment.steps import Flip
 
 FlipPolicy = Literal["swap", "keep", "forbid-these", "forbid-all"]
 """What to do about classes with a left and a right.
@@ -45,6 +48,16 @@ class FlipLabels:
     def after_flip(self, label: int) -> int:
         """The label of the mirrored clip."""
         return self.opposite[label] if self.policy == "swap" and self.opposite[label] != -1 else label
+
+    def settle(self, drawn: Drawn, label: int) -> tuple[Drawn, int]:
+        """What is done to a clip of `label`, and the label that it has then. A mirroring that is forbidden is left out.
+
+        It is drawn all the same, so what else is drawn does not depend on the label.
+        """
+        if not self.may_flip(label):
+            return replace(drawn, steps=tuple(step for step in drawn.steps if not isinstance(step, Flip))), label
+        mirrored = sum(isinstance(step, Flip) for step in drawn.steps) % 2
+        return drawn, self.after_flip(label) if mirrored else label
 
 
 def flip_labels(classes: Sequence[str], policy: FlipPolicy = "swap") -> FlipLabels:

@@ -1,6 +1,7 @@
 """Recipes by name: what each method's published training does to its clips.
 
 Scaling, cropping and mirroring of most is the loader's work (`ClipSpec`); recipes that do it themselves take a size.
+LSTR trains on features and has no recipe. SBP draws anew for each of the two parts of its end-to-end clips.
 """
 
 from __future__ import annotations

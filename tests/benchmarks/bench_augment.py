@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from importlib.metadata import version
 from statistics import median
 from typing import Any
 
@@ -151,7 +152,17 @@ def main() -> None:
         print(f"{name:24}" + "".join(f"{ms:16.2f} ({times[way]:4.1f}x)" for way, ms in row["ms_per_clip"].items()))
     if not options.no_write:
         shape = [SHAPE.frames, SHAPE.height, SHAPE.width]
-        write_result("augment", {"shape": shape, "threads": 1, "clips": options.clips, "goal": GOAL, "recipes": rows})
+        write_result(
+            "augment",
+            {
+                "imgaug": version("imgaug"),
+                "shape": shape,
+                "threads": 1,
+                "clips": options.clips,
+                "goal": GOAL,
+                "recipes": rows,
+            },
+        )
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from loaders.augment import FlipLabels
+from loaders.augment import ClipShape, Drawn, FlipLabels, steps
 from loaders.augment.labels import flip_labels
 
 CLASSES = [
@@ -42,6 +42,25 @@ def test_policies(policy, label, may_flip, after):
 def test_flipping_twice_is_nothing():
     rule = flip_labels(CLASSES)
     assert [rule.after_flip(rule.after_flip(label)) for label in range(len(CLASSES))] == list(range(len(CLASSES)))
+
+
+@pytest.mark.parametrize(
+    ("policy", "chosen", "label", "kept", "after"),
+    [
+        ("swap", (steps.Rotate(1), steps.Flip()), 0, 2, 1),
+        ("swap", (steps.Flip(), steps.Flip()), 0, 2, 0),
+        ("swap", (steps.Rotate(1),), 0, 1, 0),
+        ("keep", (steps.Flip(),), 0, 1, 0),
+        ("forbid-these", (steps.Rotate(1), steps.Flip()), 0, 1, 0),
+        ("forbid-these", (steps.Rotate(1), steps.Flip()), 3, 2, 3),
+        ("forbid-all", (steps.Flip(),), 3, 0, 3),
+    ],
+)
+def test_a_drawn_clip_and_its_label_are_settled_together(policy, chosen, label, kept, after):
+    drawn = Drawn(ClipShape(1, 8, 8), chosen, (8, 8))
+    settled, found = flip_labels(CLASSES, policy).settle(drawn, label)
+    assert (len(settled.steps), found) == (kept, after)
+    assert len(drawn.steps) == len(chosen)
 
 
 def test_rules_that_do_not_fit_are_refused():
