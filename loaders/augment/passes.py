@@ -145,7 +145,7 @@ def _geometry(run: Sequence[steps.Geometry], size: Size, fuse: bool) -> list[Pas
         return [Warp(total, size, target, interpolation, replicate=True, cut=tuple(parts))]
     total, target = chain(run, size)
     seen = seen_after(run, size) if framed else None
-    alone = run[0] if len(run) == 1 and not (fuse and turning) else None
+    alone = run[0] if len(run) == 1 and not turning else None
     return [Warp(total, size, target, interpolation, framed, seen, alone)]
 
 
@@ -153,7 +153,7 @@ def _perspective_in_two(step: steps.Perspective, size: Size) -> list[Pass]:
     """As imgaug does it: the inner part is cut out in its own size, then enlarged."""
     homography, inner = perspective(step, size)
     return [
-        Warp(homography, size, inner, alone=step),
+        Warp(homography, size, inner),
         Warp(scaling(inner, size), inner, size, "area", alone=steps.Resize(*size, "area")),
     ]
 

@@ -1,8 +1,8 @@
 """SRTG's image operations against imgaug as the authors ran it: image_ops.npz.
 
 Exact, by the executor that carries out every step by itself; the fused one too where it does not interpolate anew, but
-for hue and saturation, which it may round otherwise (one level). Turned pictures differ by up to 4 levels on 5 % of the
-values between versions of OpenCV, as the vectors' README says.
+for hue and saturation, which it may round otherwise (one level). Turned pictures are exact too with OpenCV 5.0; they may
+differ by up to 4 levels on 5 % of the values between versions, as the vectors' README says.
 """
 
 from __future__ import annotations
