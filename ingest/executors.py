@@ -125,7 +125,7 @@ class _Worker(Generic[JobT, ResultT]):
         self.process: SpawnProcess = context.Process(
             target=_work, args=(function, theirs, alive, memory_bytes), name="clipmill-worker", daemon=True
         )
-        with _ignoring_sigint():
+        with ignoring_sigint():
             self.process.start()
         theirs.close()
         alive.close()
@@ -155,7 +155,7 @@ class _Worker(Generic[JobT, ResultT]):
 
 
 @contextlib.contextmanager
-def _ignoring_sigint() -> Iterator[None]:
+def ignoring_sigint() -> Iterator[None]:
     """Children started inside ignore Ctrl-C for good: it goes to the whole process group, and the parent decides."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -171,7 +171,7 @@ def _work(
     function: Callable[[JobT], ResultT], connection: Connection, alive: Connection, memory_bytes: int | None
 ) -> None:
     """Body of a worker: jobs in, (result, error) out, until the parent is gone."""
-    threading.Thread(target=_die_with_parent, args=(alive,), daemon=True).start()
+    threading.Thread(target=die_with_parent, args=(alive,), daemon=True).start()
     if memory_bytes is not None:
         limit_memory(memory_bytes)
     while True:
@@ -183,14 +183,14 @@ def _work(
         try:
             answer = (function(job), None, "")
         except Exception as error:
-            answer = (None, _portable(error), "\n" + traceback.format_exc())
+            answer = (None, portable(error), "\n" + traceback.format_exc())
         try:
             connection.send(answer)
         except Exception:  # an answer that cannot be pickled
             connection.send((None, RuntimeError(f"the worker's answer cannot be sent: {answer[1]!r}"), answer[2]))
 
 
-def _portable(error: Exception) -> Exception:
+def portable(error: Exception) -> Exception:
     """The error itself if it survives the pipe (some do not, for their arguments are not what they were made of)."""
     try:
         pickle.loads(pickle.dumps(error))
@@ -211,7 +211,7 @@ def limit_memory(more_bytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
 
 
-def _die_with_parent(alive: Connection) -> None:
+def die_with_parent(alive: Connection) -> None:
     with contextlib.suppress(EOFError, OSError):
         alive.recv()
     os._exit(1)

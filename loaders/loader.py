@@ -2,30 +2,38 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping
-from concurrent.futures import Future
-from concurrent.futures import wait as wait_for
 from contextlib import suppress
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass, field, replace
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 
 from ingest.errors import ClipmillError
-from loaders.clips import ClipPlan, ClipSpec, plan_clip
+from loaders.augment.gpu import run_gpu
+from loaders.augment.recipe import ClipShape, Drawn
+from loaders.bad_samples import BadSamples
+from loaders.batches import Batches, EqualBatches, Planned, ShapedBatches
+from loaders.clips import ClipSpec
 from loaders.dataset import ClipDataset
-from loaders.engine import ClipEngine, Slot
+from loaders.engine import Engine, Pending, Slot, ThreadEngine
+from loaders.making import BadSample, Made, Place
+from loaders.multigrid.plan import ShapePlan
 from loaders.order import epoch_order
+from loaders.processes import ProcessEngine
+from loaders.statistics import Statistics, report
 from loaders.telemetry import Stage
 
 _STATE_VERSION = 1
+
+Workers = Literal["processes", "threads"]
 
 
 @dataclass
@@ -33,7 +41,8 @@ class ClipBatch:
     """One batch. `frames` is memory of the loader: it holds until the next batch is asked for; copy it to keep it.
 
     frames uint8 (B, T, H, W, C), labels int64 (B,), frame_indices int64 (B, T), view int64 (B,), videos int64 (B,)
-    (place in the dataset), video_ids; epoch, and `position`: place of the first clip in the epoch's global order.
+    (place in the dataset), video_ids; epoch, and `position`: place of the first clip in the epoch's global order;
+    `lr_factor`: what a plan of shapes gives the learning rate for this batch.
     """
 
     frames: torch.Tensor
@@ -44,6 +53,8 @@ class ClipBatch:
     view: torch.Tensor
     epoch: int
     position: int
+    lr_factor: float = 1.0
+    _drawn: list[Drawn | None] | None = field(default=None, repr=False)
     _copied: torch.cuda.Event | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
@@ -54,26 +65,51 @@ class ClipBatch:
     ) -> torch.Tensor:
         """(frames / 255 - mean) / std as float32 (B, C, T, H, W) on `device`; uint8 is what crosses to it.
 
+        What a recipe with the executor `gpu` does to the clips is done here.
+
         The memory order stays that of the frames, which is `channels_last_3d`.
         """
         frames = self.frames.to(device, non_blocking=True)
         if frames.is_cuda:  # The loader must not write to the slot before the copy has left it.
             self._copied = torch.cuda.current_stream(frames.device).record_event()
+        if self._drawn is not None:
+            frames = run_gpu(frames, [drawn or _nothing(frames) for drawn in self._drawn])
         scale = torch.tensor([1 / (255 * s) for s in std], device=device)
         shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], device=device)
         return frames.float().mul_(scale).add_(shift).permute(0, 4, 1, 2, 3)
+
+    def copied(self) -> ClipBatch:
+        """The same in memory of its own, to be kept."""
+        return replace(self, frames=self.frames.clone(), _copied=None)
+
+
+def _nothing(frames: torch.Tensor) -> Drawn:
+    _, num_frames, height, width, _ = frames.shape
+    return Drawn(ClipShape(num_frames, height, width), (), (height, width))
+
+
+def _base_clips(shapes: ShapePlan | None) -> int:
+    """Clips of the plan's base batch: that of the full shape, with which a plan ends."""
+    assert shapes is not None
+    return max(shapes.phases[-1].cycle, key=lambda shape: shape.num_frames * shape.height * shape.width).num_clips
 
 
 class ClipLoader:
     """Yields the batches of one epoch after the other.
 
-    Sample k of epoch e is a pure function of (seed, e, k): the stream is the same for any number of threads, and with
-    `world_size` ranks each batch of all ranks together is the batch that one rank would get with the sum of their batch
-    sizes. `iter(loader)` goes on where the last iteration stopped: at the start of an epoch, or, after a `break` or
-    `load_state_dict`, in the middle of one. There is one stream: a new iteration ends the one before.
+    Sample k of epoch e is a pure function of (seed, e, k): the stream is the same for any number of workers, threads or
+    processes, and with `world_size` ranks each batch of all ranks together is the batch that one rank would get with the
+    sum of their batch sizes. `iter(loader)` goes on where the last iteration stopped: at the start of an epoch, or, after
+    a `break` or `load_state_dict`, in the middle of one. There is one stream: a new iteration ends the one before.
 
-    `shuffle` and `drop_last` are on for training specs and off for evaluation specs unless said otherwise. `depth`
-    batches are made ahead; memory is (depth + 2) batches.
+    `workers` are `processes` (default) or `threads`, `num_workers` of them (default: one per core). `shuffle` and
+    `drop_last` are on for training specs and off for evaluation specs unless said otherwise. `depth` batches are made
+    ahead; memory is (depth + 2) batches. With `shapes`, a plan of multigrid, the batches change their shape as it says
+    (its `num_clips` are those of all ranks together) and `batch_size` is not used.
+
+    A clip that cannot be made is replaced in training by another that its place determines, and recorded in the catalog;
+    when more than `max_bad` of the clips had to be, the run stops. In evaluation, or with `max_bad` 0, it is an error at
+    once.
     """
 
     def __init__(
@@ -81,27 +117,40 @@ class ClipLoader:
         dataset: ClipDataset,
         spec: ClipSpec,
         *,
-        batch_size: int,
+        batch_size: int | None = None,
         seed: int = 0,
-        num_threads: int | None = None,
+        workers: Workers = "processes",
+        num_workers: int | None = None,
         depth: int = 2,
         shuffle: bool | None = None,
         drop_last: bool | None = None,
         rank: int = 0,
         world_size: int = 1,
+        shapes: ShapePlan | None = None,
+        max_bad: float = 0.001,
     ) -> None:
-        if batch_size < 1:
+        if (batch_size is None) == (shapes is None):
+            raise ValueError("give either a batch_size or a plan of shapes")
+        if batch_size is not None and batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; a batch has at least one clip")
         if not 0 <= rank < world_size:
             raise ValueError(f"rank is {rank}; with a world_size of {world_size} it is 0 to {world_size - 1}")
+        if workers not in get_args(Workers):
+            raise ValueError(f"workers are {workers!r}; there are {', '.join(get_args(Workers))}")
         training = spec.views is None
-        self.dataset, self.spec, self.batch_size, self.seed = dataset, spec, batch_size, seed
+        self.dataset, self.spec, self.seed = dataset, spec, seed
         self.rank, self.world_size = rank, world_size
-        self.num_threads = num_threads or len(os.sched_getaffinity(0))
+        self.batch_size = batch_size if batch_size is not None else _base_clips(shapes) // world_size
+        self.num_workers = num_workers or len(os.sched_getaffinity(0))
         self.shuffle = training if shuffle is None else shuffle
-        self.drop_last = training if drop_last is None else drop_last
         self.num_items = len(dataset) * spec.num_views
-        if self.drop_last and self.num_items < batch_size * world_size:
+        self.drop_last = training if drop_last is None else drop_last
+        self.batches: Batches = (
+            ShapedBatches(shapes, spec, self.num_items, rank, world_size)
+            if shapes is not None
+            else EqualBatches(batch_size or 1, spec, self.num_items, rank, world_size, self.drop_last)
+        )
+        if self.drop_last and batch_size is not None and self.num_items < batch_size * world_size:
             raise ClipmillError(
                 f"{self.num_items} clips do not fill one batch of {batch_size * world_size}.",
                 "The epoch would be empty.",
@@ -109,17 +158,19 @@ class ClipLoader:
             )
         self.epoch = 0
         self._position = 0
-        self.wait_s = 0.0
-        self._engine = ClipEngine(
-            dataset, spec, batch_size=batch_size, num_threads=self.num_threads, num_slots=depth + 2
+        self._bad = BadSamples(dataset, max_bad if training else 0.0)
+        engine = ProcessEngine if workers == "processes" else ThreadEngine
+        self._engine: Engine = engine(
+            dataset, num_workers=self.num_workers, num_slots=depth + 2, slot_bytes=self.batches.most_bytes
         )
+        self.statistics = Statistics(self.num_workers, depth + 2)
+        self._reported = (self.statistics.snapshot(), time.perf_counter())
         self._closed = False
         self._stream: Callable[[], Generator[ClipBatch, None, None] | None] = lambda: None
 
     def __len__(self) -> int:
-        """Batches of a whole epoch."""
-        step = self.batch_size * self.world_size
-        return self.num_items // step if self.drop_last else -(-self.num_items // step)
+        """Batches of a whole epoch: of the present one, where the number changes."""
+        return self.batches.count(self.epoch)
 
     def __iter__(self) -> Iterator[ClipBatch]:
         if self._closed:
@@ -131,23 +182,23 @@ class ClipLoader:
 
     def _rest_of_epoch(self) -> Generator[ClipBatch, None, None]:
         order = epoch_order(self.num_items, self.seed, self.epoch, shuffle=self.shuffle)
-        waiting: deque[tuple[int, Slot, list[Future[ClipPlan]]]] = deque()
-        step = self.batch_size * self.world_size
-        stop = len(self) * step
-        ahead = self._position
+        waiting: deque[tuple[Planned, Slot, Pending]] = deque()
+        planned = self.batches.at(self.epoch, self._position)
         try:
-            while self._position < stop:
-                while ahead < stop and not self._engine.free.empty():
+            while planned is not None or waiting:
+                while planned is not None and not self._engine.free.empty():
                     slot = self._engine.free.get()
-                    waiting.append((ahead, slot, self._engine.submit(slot, self._plans(order, ahead))))
-                    ahead += step
-                position, slot, futures = waiting[0]
+                    waiting.append((planned, slot, self._submit(slot, planned, order)))
+                    planned = self.batches.at(self.epoch, planned.end)
+                now, slot, pending = waiting[0]
                 started = time.perf_counter()
-                plans = [future.result() for future in futures]
-                self.wait_s += time.perf_counter() - started
-                self._position = position + step
-                if plans:
-                    batch = self._batch(slot, plans, position)
+                num_ready = sum(other.is_ready() for _, _, other in waiting)
+                clips = pending.result()
+                bad = self.statistics.add(clips, time.perf_counter() - started, num_ready)
+                self._bad.add(bad, len(clips))
+                self._position = now.end
+                if clips:
+                    batch = self._batch(slot, clips, now)
                     yield batch
                     if batch._copied is not None:
                         batch._copied.synchronize()
@@ -155,45 +206,65 @@ class ClipLoader:
                 self._engine.free.put(slot)
             self.epoch, self._position = self.epoch + 1, 0
         finally:
-            # Waited for is only what is under way: once the threads have stopped, nobody reports a cancelled clip done.
-            wait_for([future for _, _, futures in waiting for future in futures if not future.cancel()])
-            for _, slot, _ in waiting:
+            for _, slot, pending in waiting:
+                pending.cancel()
                 self._engine.free.put(slot)
+
+    def _submit(self, slot: Slot, planned: Planned, order: np.ndarray) -> Pending:
+        places = [Place(int(order[k % self.num_items]), k, self.seed, self.epoch) for k in planned.places]
+        return self._engine.submit(slot, planned.spec, places, replace_bad=self._bad.limit > 0)
 
     def _stop_stream(self) -> None:
         """End the iteration that goes on, if any: there is one stream, and it has all the slots."""
         if (stream := self._stream()) is not None:
             stream.close()
 
-    def _plans(self, order: np.ndarray, position: int) -> list[partial[ClipPlan]]:
-        """This rank's share of the global batch at `position`, as plans still to be made."""
-        first = position + self.rank * self.batch_size
-        return [
-            partial(self._plan, int(order[k]), k) for k in range(first, min(first + self.batch_size, self.num_items))
-        ]
-
-    def _plan(self, item: int, k: int) -> ClipPlan:
-        video = item // self.spec.num_views
-        frames, levels = int(self.dataset.num_frames[video]), self.dataset.levels(video)
-        return plan_clip(self.spec, item, frames, levels, seed=self.seed, epoch=self.epoch, k=k)
-
-    def _batch(self, slot: Slot, plans: list[ClipPlan], position: int) -> ClipBatch:
+    def _batch(self, slot: Slot, clips: list[Made], planned: Planned) -> ClipBatch:
+        plans = [made.plan for made in clips]
         videos = np.array([plan.video for plan in plans], np.int64)
+        drawn = [plan.drawn for plan in plans] if planned.spec.executor == "gpu" else None
         return ClipBatch(
-            frames=slot.frames[: len(plans)],
-            labels=torch.from_numpy(self.dataset.labels[videos]),
+            frames=slot.frames(len(plans), planned.spec),
+            labels=torch.tensor([plan.label for plan in plans]),
             video_ids=[self.dataset.video_ids[video] for video in videos],
             videos=torch.from_numpy(videos),
             frame_indices=torch.from_numpy(np.stack([plan.frames for plan in plans])),
             view=torch.tensor([plan.view for plan in plans]),
             epoch=self.epoch,
-            position=position + self.rank * self.batch_size,
+            position=planned.places[0],
+            lr_factor=planned.lr_factor,
+            _drawn=drawn,
         )
 
     def stages(self) -> dict[str, Stage]:
         """Work of every stage since the start; `wait` is the time the caller spent waiting for batches."""
-        made = self._engine.stages()
-        return made | {"wait": Stage(made["read"].count, self.wait_s)}
+        return self.statistics.stages()
+
+    @property
+    def wait_s(self) -> float:
+        """Seconds that the caller has waited for batches."""
+        return self.statistics.wait_s
+
+    def report(self) -> str:
+        """One sentence on the time since the last report: whether the loader keeps up, what holds it up, and the cure."""
+        (before, since), now = self._reported, time.perf_counter()
+        self._reported = (self.statistics.snapshot(), now)
+        return report(before, self.statistics, now - since)
+
+    def headspace(self, num_cached: int = 4) -> Iterator[ClipBatch]:
+        """The same few batches again and again, without end: how fast training would be with a loader that costs nothing.
+
+        The stream moves on by these few batches.
+        """
+        cached = [batch.copied() for batch in itertools.islice(self, num_cached)]
+        if not cached:
+            cached = [batch.copied() for batch in itertools.islice(self, num_cached)]  # An epoch had just ended.
+        return itertools.cycle(cached)
+
+    @property
+    def bad_samples(self) -> list[BadSample]:
+        """Clips that were replaced so far."""
+        return list(self._bad.found)
 
     def state_dict(self) -> dict[str, Any]:
         """Where the stream stands: after the last batch that was handed out. A few integers, whatever the place."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
-_SAMPLE, _ORDER = 0, 1
+_SAMPLE, _ORDER, _REPLACEMENT = 0, 1, 2
 
 
 def _generator(seed: int, epoch: int, k: int, purpose: int) -> np.random.Generator:
@@ -17,6 +19,14 @@ def _generator(seed: int, epoch: int, k: int, purpose: int) -> np.random.Generat
 def sample_rng(seed: int, epoch: int, k: int) -> np.random.Generator:
     """Generator for all that is random in sample `k` of epoch `epoch` (k is the place in the epoch's global order)."""
     return _generator(seed, epoch, k, _SAMPLE)
+
+
+def replacements(item: int, num_items: int, seed: int, epoch: int, k: int) -> Iterator[int]:
+    """The item of sample `k`, then others to take in its stead, one after the other, if it cannot be made."""
+    yield item
+    rng = _generator(seed, epoch, k, _REPLACEMENT)
+    while True:
+        yield int(rng.integers(num_items))
 
 
 def epoch_order(num_items: int, seed: int, epoch: int, *, shuffle: bool = True) -> np.ndarray:

@@ -33,7 +33,8 @@ class DataConfig(Strict):
     val_split: str = "val"
     test_split: str = "test"
     batch_size: int = Field(ge=1, description="clips per step and device")
-    num_threads: int | None = Field(None, ge=1, description="decode threads; default: one per core")
+    workers: Literal["processes", "threads"] = Field("processes", description="what decodes: processes, or threads")
+    num_workers: int | None = Field(None, ge=1, description="how many of them; default: one per core")
     depth: int = Field(2, ge=1, description="batches made ahead")
     sampling: Literal["random-interval", "segments"] = "random-interval"
     num_frames: int = Field(16, ge=1)

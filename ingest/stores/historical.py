@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import re
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ingest.errors import VideoError
@@ -138,3 +139,63 @@ def _refuse_gaps(numbers: list[int]) -> None:
 
 def is_jpg(name: str) -> bool:
     return name.lower().endswith(_JPG) and not name.startswith(".")
+
+
+def is_picture(name: str) -> bool:
+    return name.lower().endswith((*_JPG, ".png", ".webp")) and not name.startswith(".")
+
+
+class _DatabaseFrames:
+    """Frames of a historical database: which row is which is read once."""
+
+    def __init__(self, path: Path) -> None:
+        self._stack = contextlib.ExitStack()
+        self._db = self._stack.enter_context(open_database(path))
+        try:
+            self._rows = numbered_rows(self._db)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def num_frames(self) -> int:
+        return len(self._rows)
+
+    def read(self, frames: Sequence[int]) -> list[bytes]:
+        """Encoded pictures of the 0-based frames, in that order, by one query. Numbers may repeat."""
+        rows = [self._rows[int(frame)] for frame in frames]
+        wanted = sorted(set(rows))
+        slots = ",".join("?" * len(wanted))
+        found = dict(self._db.execute(f"SELECT rowid, frames FROM Images WHERE rowid IN ({slots})", wanted))
+        return [found[row] for row in rows]
+
+    def close(self) -> None:
+        self._stack.close()
+
+
+class _FolderFrames:
+    """Frames of a folder of numbered pictures."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._files = numbered_files(sorted(entry.name for entry in os.scandir(folder) if is_picture(entry.name)))
+
+    @property
+    def num_frames(self) -> int:
+        return len(self._files)
+
+    def read(self, frames: Sequence[int]) -> list[bytes]:
+        """Encoded pictures of the 0-based frames, in that order."""
+        return [(self._folder / self._files[int(frame)]).read_bytes() for frame in frames]
+
+    def close(self) -> None:
+        pass
+
+
+def open_frames(folder: Path) -> _DatabaseFrames | _FolderFrames:
+    """Random access to the frames of one folder: of its frames.db, or, if there is none with rows, of its files.
+
+    Raises: VideoError when there is no complete series of frames; sqlite3.Error; OSError.
+    """
+    path = folder / "frames.db"
+    return _DatabaseFrames(path) if path.exists() and not is_empty(path) else _FolderFrames(folder)

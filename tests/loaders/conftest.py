@@ -60,7 +60,7 @@ def make_loader(root: Path):
     made: list[ClipLoader] = []
 
     def make(spec: ClipSpec | None = None, *, at: Path = root, split: str | None = None, **options) -> ClipLoader:
-        options = {"batch_size": 4, "num_threads": 2} | options
+        options = {"batch_size": 4, "workers": "threads", "num_workers": 2, "max_bad": 0.0} | options
         made.append(ClipLoader(ClipDataset(at, split), spec or training_spec(), **options))
         return made[-1]
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import cv2
 import numpy as np
 
 from ingest.stores import frames_db
-from loaders import ClipDataset, ClipSpec, RandomInterval
+from loaders import ClipBatch, ClipDataset, ClipSpec, RandomInterval
 
 
 def training_spec(**changes) -> ClipSpec:
@@ -27,3 +29,12 @@ def stored_frame(dataset: ClipDataset, video: int, frame: int, level: int = 0) -
     (blob,) = frames_db.read_frames(db, dataset.levels(video)[level], np.array([frame]))
     db.close()
     return cv2.imdecode(np.frombuffer(blob, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+
+
+def digest(batch: ClipBatch) -> str:
+    """Hash of all that a batch says."""
+    made = hashlib.sha256(batch.frames.numpy().tobytes())
+    for values in (batch.labels, batch.videos, batch.frame_indices, batch.view):
+        made.update(values.numpy().tobytes())
+    made.update(repr((batch.video_ids, batch.epoch, batch.position)).encode())
+    return made.hexdigest()

@@ -105,7 +105,7 @@ def test_once_mended_the_loader_goes_on_with_the_batch_that_failed(root_copy: Pa
     whole = [batch.video_ids for batch in make_loader(batch_size=3, drop_last=False)]
     path = database(root_copy)
     path.rename(path.with_name("aside"))
-    loader = make_loader(at=root_copy, batch_size=3, drop_last=False, num_threads=1)
+    loader = make_loader(at=root_copy, batch_size=3, drop_last=False, num_workers=1)
     run_to_the_error(loader)
     done = loader.state_dict()["position"] // 3
     assert VIDEO in whole[done]

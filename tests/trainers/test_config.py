@@ -30,7 +30,7 @@ def test_overrides_win_over_the_file_and_the_file_over_its_base(tmp_path: Path) 
 
 
 def test_dumped_config_reads_back_equal(tmp_path: Path) -> None:
-    config = load(write(tmp_path / "a.yaml"), ["model.gates=off", "data.num_threads=3"], MethodConfig)
+    config = load(write(tmp_path / "a.yaml"), ["model.gates=off", "data.num_workers=3"], MethodConfig)
     assert load(write(tmp_path / "b.yaml", dump(config)), [], MethodConfig) == config
 
 

@@ -304,7 +304,7 @@ class Run:
 
 
 _HARMLESS = {
-    "data": {"root", "num_threads", "depth", "test_views", "test_split"},
+    "data": {"root", "workers", "num_workers", "depth", "test_views", "test_split"},
     "train": {"log_every", "save_every", "save_every_steps", "keep", "devices", "nodes", "accelerator", "epochs"},
 }
 

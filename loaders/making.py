@@ -1,0 +1,252 @@
+"""Makes one clip: plans it, reads its frames, decodes, scales, crops, mirrors and augments them into its place.
+
+The decoder, the resize and the copy run without Python's lock. Nothing here knows of threads, processes or batches.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+import simplejpeg
+
+from ingest.errors import VideoError
+from loaders.augment import steps
+from loaders.augment.fast import FastCut
+from loaders.augment.reference import run_imgaug
+from loaders.clips import ClipPlan, ClipSpec, plan_clip
+from loaders.dataset import ClipDataset
+from loaders.order import replacements
+from loaders.pictures import decode_other, is_jpeg
+from loaders.reading import FrameReader, Picture
+
+STAGES = ("read", "decode", "assemble")
+MOST_REPLACEMENTS = 10
+
+
+class ClipError(VideoError):
+    """A clip could not be made. Names the video and the frame."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Which sample: item (video and view) `item` of the dataset, place `k` of the epoch's order."""
+
+    item: int
+    k: int
+    seed: int
+    epoch: int
+
+
+@dataclass(frozen=True)
+class BadSample:
+    """A clip that could not be made and was replaced: the place in the dataset, and why."""
+
+    video: int
+    name: str
+    reason: str
+    message: str
+    frame: int | None
+
+
+@dataclass
+class Made:
+    """One finished clip: its plan, what was replaced before it, and what each stage took."""
+
+    plan: ClipPlan
+    bad: list[BadSample] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
+    num_bytes: int = 0
+
+
+class ClipMaker:
+    """Makes clips of a dataset, in one thread. `reader` may be shared by the makers of several threads."""
+
+    def __init__(self, dataset: ClipDataset, reader: FrameReader) -> None:
+        cv2.setNumThreads(1)  # One clip, one thread: OpenCV's own threads would fight with these.
+        self._dataset, self._reader = dataset, reader
+        self._scratch = np.empty(0, np.uint8)
+
+    def make(self, spec: ClipSpec, place: Place, out: np.ndarray, *, replace_bad: bool) -> Made:
+        """One clip into `out`, uint8 (T, H, W, C).
+
+        With `replace_bad`, a clip that cannot be made gives way to another that only the place determines.
+
+        Raises: ClipError, of the first clip that could not be made, when it may not be replaced, or ten others fail too.
+        """
+        bad: list[BadSample] = []
+        first: ClipError | None = None
+        for item in replacements(place.item, len(self._dataset) * spec.num_views, place.seed, place.epoch, place.k):
+            try:
+                made = self._make(spec, item, place, out)
+                made.bad = bad
+                return made
+            except ClipError as error:
+                video = item // spec.num_views
+                first = first or error
+                bad.append(BadSample(video, self._dataset.name(video), error.reason, error.message, error.frame))
+                if not replace_bad or len(bad) > MOST_REPLACEMENTS:
+                    break
+        assert first is not None
+        raise first
+
+    def plan(self, spec: ClipSpec, item: int, place: Place) -> ClipPlan:
+        dataset, video = self._dataset, item // spec.num_views
+        return plan_clip(
+            spec,
+            item,
+            int(dataset.num_frames[video]),
+            dataset.levels(video),
+            seed=place.seed,
+            epoch=place.epoch,
+            k=place.k,
+            label=int(dataset.labels[video]),
+        )
+
+    def _make(self, spec: ClipSpec, item: int, place: Place, out: np.ndarray) -> Made:
+        plan = self.plan(spec, item, place)
+        made = Made(plan)
+        started = time.perf_counter()
+        try:
+            pictures = self._reader.read(plan.video, plan.level, plan.frames)
+        except VideoError as error:
+            raise ClipError(error.reason, error.message, error.frame) from error
+        made.seconds["read"] = time.perf_counter() - started
+        made.num_bytes = sum(map(_num_bytes, pictures))
+        cutter = self._cutter(spec, plan)
+        try:
+            cutter.all_frames(pictures, out, made.seconds)
+        except (ValueError, TypeError, cv2.error) as error:
+            name, frame = self._dataset.name(plan.video), int(plan.frames[cutter.at])
+            raise ClipError("undecodable", f"{name}: level {plan.level.short_side}: {error}", frame) from error
+        return made
+
+    def _cutter(self, spec: ClipSpec, plan: ClipPlan) -> _Cutter:
+        need = plan.level.width * plan.level.height * 3
+        if self._scratch.size < need:
+            self._scratch = np.empty(need, np.uint8)
+        if plan.drawn is None or spec.executor == "gpu":
+            return _Cutter(spec, plan, self._scratch)
+        return (_ReferenceCutter if spec.executor == "imgaug" else _FastCutter)(spec, plan, self._scratch)
+
+
+class _Cutter:
+    """The frames of one clip: all geometry is worked out once, per frame remain decode, resize and copy."""
+
+    def __init__(self, spec: ClipSpec, plan: ClipPlan, scratch: np.ndarray) -> None:
+        self._spec, self._plan, self._scratch = spec, plan, scratch
+        self._min_size = (0, 0) if spec.exact or spec.geometry == "recipe" else plan.scaled
+        self.at = 0
+        self._is_scratch = False
+
+    def all_frames(self, pictures: Sequence[Picture], out: np.ndarray, seconds: dict[str, float]) -> None:
+        """`at` says which frame was worked on when something was raised."""
+        done = -1
+        clock = time.perf_counter
+        for t, (frame, picture) in enumerate(zip(self._plan.frames, pictures, strict=True)):
+            self.at = t
+            if frame == done:  # a short video repeats its frames
+                out[t] = out[t - 1]
+                continue
+            started = clock()
+            image = self._decode(picture)
+            decoded = clock()
+            self._cut(image, out[t])
+            seconds["decode"] += decoded - started
+            seconds["assemble"] += clock() - decoded
+            done = frame
+
+    def _decode(self, picture: Picture) -> np.ndarray:
+        """uint8 (H, W, 3), which may be scratch memory."""
+        self._is_scratch = not isinstance(picture, np.ndarray)
+        if isinstance(picture, np.ndarray):
+            return picture if self._spec.colour == "RGB" else picture[..., ::-1]
+        if not is_jpeg(picture):
+            return decode_other(picture, self._spec.colour)
+        exact = self._spec.exact
+        return simplejpeg.decode_jpeg(
+            picture,
+            self._spec.colour,
+            fastdct=not exact,
+            fastupsample=not exact,
+            min_height=self._min_size[0],
+            min_width=self._min_size[1],
+            min_factor=2,
+            buffer=self._scratch,
+        )
+
+    def _cut(self, image: np.ndarray, out: np.ndarray) -> None:
+        """Scale, crop and mirror `image` (H, W, C) into `out`."""
+        plan, (height, width) = self._plan, out.shape[:2]
+        top, left = plan.offset
+        if image.shape[:2] == plan.scaled:
+            _copy(image[top : top + height, left : left + width], out, plan.mirror, self._is_scratch)
+            return
+        fy, fx = image.shape[0] / plan.scaled[0], image.shape[1] / plan.scaled[1]
+        interpolation = cv2.INTER_AREA if max(fy, fx) > 2 else cv2.INTER_LINEAR
+        if self._spec.exact:
+            whole = cv2.resize(image, plan.scaled[::-1], interpolation=interpolation)
+            _copy(whole[top : top + height, left : left + width], out, plan.mirror, True)
+            return
+        y0, y1 = round(top * fy), round((top + height) * fy)
+        x0, x1 = round(left * fx), round((left + width) * fx)
+        part = image[y0 : max(y1, y0 + 1), x0 : max(x1, x0 + 1)]
+        if plan.mirror:  # The part is smaller or in the cache; the place in the batch is neither.
+            resized = cv2.resize(part, (width, height), interpolation=interpolation)
+            cv2.flip(resized, 1, dst=out)
+        else:
+            cv2.resize(part, (width, height), dst=out, interpolation=interpolation)
+
+
+class _FastCutter(_Cutter):
+    """With a recipe: one warp from decoded to final pixels, then colour and blur on the clip.
+
+    A clip whose geometry the recipe leaves alone is cut as without one, which is cheaper than a warp.
+    """
+
+    def __init__(self, spec: ClipSpec, plan: ClipPlan, scratch: np.ndarray) -> None:
+        super().__init__(spec, plan, scratch)
+        assert plan.drawn is not None
+        self._fast = FastCut(plan.drawn, plan.scaled, plan.offset, plan.mirror)
+        self._warped = any(isinstance(step, steps.Geometry) for step in plan.drawn.steps)
+
+    def all_frames(self, pictures: Sequence[Picture], out: np.ndarray, seconds: dict[str, float]) -> None:
+        super().all_frames(pictures, out, seconds)
+        started = time.perf_counter()
+        self._fast.finish(out)
+        seconds["assemble"] += time.perf_counter() - started
+
+    def _cut(self, image: np.ndarray, out: np.ndarray) -> None:
+        if self._warped:
+            self._fast.cut(image, out)
+        else:
+            super()._cut(image, out)
+
+
+class _ReferenceCutter(_Cutter):
+    """With a recipe, by imgaug, after the loader's own geometry."""
+
+    def all_frames(self, pictures: Sequence[Picture], out: np.ndarray, seconds: dict[str, float]) -> None:
+        drawn = self._plan.drawn
+        assert drawn is not None
+        clip = np.empty((len(pictures), *drawn.shape.size, 3), np.uint8)
+        super().all_frames(pictures, clip, seconds)
+        started = time.perf_counter()
+        out[...] = run_imgaug(clip, drawn)
+        seconds["assemble"] += time.perf_counter() - started
+
+
+def _num_bytes(picture: Picture) -> int:
+    return picture.nbytes if isinstance(picture, np.ndarray) else len(picture) if isinstance(picture, bytes) else 0
+
+
+def _copy(image: np.ndarray, out: np.ndarray, mirror: bool, scratch: bool) -> None:
+    """`image` into `out`. If it is `scratch`, it may be changed."""
+    if mirror:
+        # First: it writes backwards, which takes three times as long into memory that no cache holds. In place, where the
+        # picture is scratch and not a part of a store.
+        image = cv2.flip(image, 1, dst=image if scratch else None)
+    out[...] = image

@@ -1,0 +1,304 @@
+"""The clip engine in processes of its own: decoders that no trainer's Python can hold up, and that hold up no trainer.
+
+Slots lie in memory without a name, which all processes map: nothing is left of it, whoever is killed. Work goes out in
+parts of a batch, two per process at a time, results come back as small messages. A process that dies is replaced and its
+parts are made again; they are pure functions of their places.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import multiprocessing
+import os
+import tempfile
+import threading
+import traceback
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from multiprocessing.reduction import DupFd
+from queue import SimpleQueue
+from typing import Any
+
+import numpy as np
+
+from ingest.executors import WorkerTraceback, die_with_parent, ignoring_sigint, portable
+from loaders.clips import ClipSpec
+from loaders.dataset import ClipDataset
+from loaders.making import ClipMaker, Made, Place
+from loaders.reading import FrameReader
+
+_PARTS_PER_WORKER = 4  # Of one batch: small enough that none waits long for another.
+_AHEAD = 2  # Parts that a process has at hand, so that it never waits for this one.
+_MOST_DEATHS = 3  # Of processes in a row without a part done: then it is not chance.
+
+
+@dataclass(eq=False)
+class _Part:
+    """Some places of one batch, to be made into slot bytes from `offset`."""
+
+    batch: _Batch
+    first: int
+    offset: int
+    spec: ClipSpec
+    places: Sequence[Place]
+    replace_bad: bool
+
+    @property
+    def message(self) -> tuple[Any, ...]:
+        return self.offset, self.spec, self.places, self.replace_bad
+
+
+@dataclass(eq=False)
+class _Batch:
+    """A batch that is being made; see `engine.Pending`."""
+
+    engine: ProcessEngine
+    made: list[Made | None]
+    num_left: int
+    errors: dict[int, BaseException] = field(default_factory=dict)
+    changed: threading.Condition = field(default_factory=threading.Condition)
+
+    def result(self) -> list[Made]:
+        with self.changed:
+            self.changed.wait_for(lambda: self.num_left == 0)
+        if self.errors:  # The first place's is the one to tell, whichever part came back first.
+            raise self.errors[min(self.errors)]
+        return [made for made in self.made if made is not None]
+
+    def is_ready(self) -> bool:
+        return self.num_left == 0
+
+    def cancel(self) -> None:
+        self.engine.drop(self)
+        with self.changed:
+            self.changed.wait_for(lambda: self.num_left == 0)
+
+    def done(self, part: _Part, results: list[Made | None], error: BaseException | None) -> None:
+        with self.changed:
+            self.made[part.first : part.first + len(results)] = results
+            if error is not None:
+                self.errors[part.first] = error
+            self.num_left -= len(part.places)
+            self.changed.notify_all()
+
+
+class ProcessEngine:
+    """`num_workers` processes and `num_slots` slots of `slot_bytes`. See `engine.Engine`."""
+
+    def __init__(self, dataset: ClipDataset, *, num_workers: int, num_slots: int, slot_bytes: int) -> None:
+        from loaders.engine import Slot  # Not above: the decoders need no torch, and start faster without.
+
+        self._dataset = dataset
+        self._file = _nameless_file(num_slots * slot_bytes)
+        self._map = mmap.mmap(self._file, num_slots * slot_bytes)
+        self._memory = memory = _as_tensor(self._map)
+        self.free: SimpleQueue[Slot] = SimpleQueue()
+        for index in range(num_slots):
+            part = memory[index * slot_bytes : (index + 1) * slot_bytes]
+            self.free.put(Slot(index, part, part.numpy()))
+        self._slot_bytes = slot_bytes
+        self._waiting: deque[_Part] = deque()
+        self._lock = threading.Lock()
+        self._deaths = 0
+        self._closed = False
+        self._woken, self._wake = multiprocessing.Pipe(duplex=False)
+        self._workers = [_Worker(dataset, self._file, num_slots * slot_bytes) for _ in range(num_workers)]
+        self._pump = threading.Thread(target=self._run, name="clipmill-pump", daemon=True)
+        self._pump.start()
+
+    def submit(self, slot: Any, spec: ClipSpec, places: Sequence[Place], *, replace_bad: bool) -> _Batch:
+        if self._closed:
+            raise RuntimeError("the engine is closed")
+        batch = _Batch(self, [None] * len(places), len(places))
+        size = max(-(-len(places) // (_PARTS_PER_WORKER * len(self._workers))), 1)
+        with self._lock:
+            for first in range(0, len(places), size):
+                offset = slot.index * self._slot_bytes + first * spec.clip_bytes
+                self._waiting.append(_Part(batch, first, offset, spec, places[first : first + size], replace_bad))
+        self._wake.send_bytes(b"w")
+        return batch
+
+    def drop(self, batch: _Batch) -> None:
+        """Take back what no process has begun."""
+        with self._lock:
+            dropped = [part for part in self._waiting if part.batch is batch]
+            for part in dropped:
+                self._waiting.remove(part)
+        for part in dropped:
+            batch.done(part, [None] * len(part.places), None)
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        self._wake.send_bytes(b"x")
+        self._pump.join()
+        for worker in self._workers:
+            worker.stop()
+        error = RuntimeError("the loader was closed while a batch was being made")
+        for part in [*self._waiting, *(part for worker in self._workers for part in worker.parts)]:
+            part.batch.done(part, [None] * len(part.places), error)
+        self._waiting.clear()
+        os.close(self._file)
+        _unpin(self._memory)
+
+    def processes(self) -> list[int]:
+        """Process ids of the decoders."""
+        return [worker.process.pid or 0 for worker in self._workers]
+
+    def _run(self) -> None:
+        """The pump: hands out parts, takes in results, replaces the dead. Ends with `close`."""
+        try:
+            while not self._closed:
+                self._hand_out()
+                by_connection = {worker.connection: worker for worker in self._workers}
+                for ready in wait([self._woken, *by_connection]):
+                    if ready is self._woken:
+                        self._woken.recv_bytes()
+                    else:
+                        self._take_in(by_connection[ready])  # type: ignore[index]
+        except BaseException as error:  # A bug here must not leave the trainer waiting for ever.
+            self._fail_all(error)
+
+    def _hand_out(self) -> None:
+        for _ in range(_AHEAD):  # One round after the other, so that all have something before one has more.
+            for worker in self._workers:
+                if len(worker.parts) < _AHEAD:
+                    with self._lock:
+                        part = self._waiting.popleft() if self._waiting else None
+                    if part is None:
+                        return
+                    worker.give(part)
+
+    def _take_in(self, worker: _Worker) -> None:
+        try:
+            results, error, trace = worker.connection.recv()
+        except (EOFError, OSError):
+            self._replace(worker)
+            return
+        self._deaths = 0
+        part = worker.parts.popleft()
+        if error is not None and trace:
+            error.__cause__ = WorkerTraceback(trace)
+        part.batch.done(part, results, error)
+
+    def _replace(self, worker: _Worker) -> None:
+        """A process is gone: its parts are made again by a new one."""
+        worker.process.join()
+        code = worker.process.exitcode
+        self._deaths += 1
+        if self._deaths > _MOST_DEATHS * len(self._workers):
+            raise RuntimeError(f"the loader's processes die again and again, the last with exit code {code}")
+        with self._lock:
+            self._waiting.extendleft(reversed(worker.parts))
+        worker.stop()
+        new = _Worker(self._dataset, self._file, len(self._map))
+        self._workers[self._workers.index(worker)] = new
+
+    def _fail_all(self, error: BaseException) -> None:
+        with self._lock:
+            parts = [*self._waiting, *(part for worker in self._workers for part in worker.parts)]
+            self._waiting.clear()
+        for worker in self._workers:
+            worker.parts.clear()
+        for part in parts:
+            part.batch.done(part, [None] * len(part.places), error)
+
+
+class _Worker:
+    """One decoder process, the pipe to it, and the parts it has at hand."""
+
+    def __init__(self, dataset: ClipDataset, file: int, num_bytes: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.connection, theirs = context.Pipe()
+        alive, self._lifeline = context.Pipe(duplex=False)
+        self.parts: deque[_Part] = deque()
+        self.process: SpawnProcess = context.Process(
+            target=_serve, args=(theirs, alive, _Passed(file), num_bytes, dataset), name="clipmill-decoder", daemon=True
+        )
+        with ignoring_sigint():
+            self.process.start()
+        theirs.close()
+        alive.close()
+
+    def give(self, part: _Part) -> None:
+        self.parts.append(part)
+        with contextlib.suppress(OSError):  # One that died meanwhile shows as end of file on the next read.
+            self.connection.send(part.message)
+
+    def stop(self) -> None:
+        self.process.kill()
+        self.process.join()
+        self.connection.close()
+        self._lifeline.close()
+
+
+class _Passed:
+    """An open file on its way to a process that is being spawned."""
+
+    def __init__(self, file: int) -> None:
+        self._file = file
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _received, (DupFd(self._file),)
+
+
+def _received(passed: Any) -> int:
+    return passed.detach()
+
+
+def _serve(connection: Connection, alive: Connection, file: int, num_bytes: int, dataset: ClipDataset) -> None:
+    """Body of a decoder: parts in, finished clips into the slots, what is known of them out; until the parent is gone."""
+    threading.Thread(target=die_with_parent, args=(alive,), daemon=True).start()
+    memory = np.frombuffer(mmap.mmap(file, num_bytes), np.uint8)
+    maker = ClipMaker(dataset, FrameReader(dataset))
+    while True:
+        try:
+            offset, spec, places, replace_bad = connection.recv()
+        except EOFError:
+            return
+        made: list[Made | None] = [None] * len(places)
+        error, trace = None, ""
+        try:
+            end = offset + len(places) * spec.clip_bytes
+            frames = memory[offset:end].reshape(len(places), spec.num_frames, spec.height, spec.width, 3)
+            for row, place in enumerate(places):
+                made[row] = maker.make(spec, place, frames[row], replace_bad=replace_bad)
+        except Exception as raised:
+            error, trace = portable(raised), "\n" + traceback.format_exc()
+        connection.send((made, error, trace))
+
+
+def _nameless_file(num_bytes: int) -> int:
+    """Memory as an open file: of no file system where the system has such, else of a file that is unlinked already."""
+    if hasattr(os, "memfd_create"):
+        file = os.memfd_create("clipmill-slots")
+    else:
+        with tempfile.TemporaryFile() as temporary:
+            file = os.dup(temporary.fileno())
+    os.ftruncate(file, num_bytes)
+    return file
+
+
+def _as_tensor(memory: mmap.mmap) -> Any:
+    """The memory as uint8 (bytes,), registered with the driver where there is a GPU, so that copies need not wait."""
+    import torch
+
+    tensor = torch.frombuffer(memory, dtype=torch.uint8)
+    if torch.cuda.is_available():
+        code = torch.cuda.cudart().cudaHostRegister(tensor.data_ptr(), tensor.numel(), 0)
+        if int(code) != 0:
+            raise RuntimeError(f"the slots' memory cannot be pinned (CUDA error {int(code)})")
+    return tensor
+
+
+def _unpin(tensor: Any) -> None:
+    """Before the memory goes: the driver must not hold on to it."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.cudart().cudaHostUnregister(tensor.data_ptr())
