@@ -9,7 +9,7 @@ import typer
 from ingest.cli import MULTIPLE_VALUES
 from ingest.cli import app as ingest_app
 from ingest.errors import ClipmillError
-from service.cli import serve
+from service.cli import push, serve
 from trainers.cli import demo, test, train
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app.add_typer(ingest_app, name="ingest")
 app.command("train")(train)
 app.command("test")(test)
 app.command("serve")(serve)
+app.command("push")(push)
 app.command("demo")(demo)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,11 @@ from service.api.datasets import dataset_routes
 from service.api.health import health_routes
 from service.api.loaders import loader_routes
 from service.api.metrics import metrics_routes
+from service.api.stream import stream_routes
 from service.datasets import Datasets
+from service.frames import Frames
 from service.guard import Guard
+from service.inbox import Inbox
 from service.problems import MEDIA_TYPE, add_problem_handlers
 from service.runs import Runs
 from service.settings import Settings
@@ -26,15 +30,19 @@ DASHBOARD = Path(__file__).parent / "dashboard"
 _ABOUT = "What the dataset roots hold, and how fast the training runs read, compute and learn. Errors are problem+json."
 
 
-def create_app(settings: Settings) -> FastAPI:
-    """The app for these roots and runs. It holds no connection: every request opens what it reads, read-only."""
+def create_app(settings: Settings, stopping: threading.Event | None = None) -> FastAPI:
+    """The app for these roots and runs. It holds no connection: every request opens what it reads, read-only.
+
+    Once `stopping` is set, streams end.
+    """
     app = FastAPI(title="Clipmill", version=_version(), description=_ABOUT, docs_url=None, redoc_url=None)
     datasets, runs = Datasets(settings.roots), Runs(settings.runs)
     add_problem_handlers(app)
     app.include_router(health_routes(datasets))
-    app.include_router(metrics_routes(datasets, runs))
-    app.include_router(dataset_routes(datasets))
-    app.include_router(loader_routes(runs))
+    app.include_router(metrics_routes(datasets, runs, app.version))
+    app.include_router(dataset_routes(datasets, Frames(datasets)))
+    app.include_router(loader_routes(runs, Inbox(settings.runs, settings.keep_days)))
+    app.include_router(stream_routes(runs, stopping or threading.Event()))
     app.mount("/dashboard", _Assets(directory=DASHBOARD), name="dashboard")
 
     @app.get("/", include_in_schema=False)

@@ -43,17 +43,20 @@ class FileCache(Generic[T]):
 
     A value is used again for a second, whatever happens to the file's content, and longer where computing it takes
     longer, so that it never takes more than a tenth of a core. While the file stays untouched it is used for 15 s
-    (not for ever: whether a run is dead also depends on the clock). Another file at the path, or none, counts at once.
-    Errors are not kept.
+    (not for ever: whether an ingest is dead also depends on the clock). Another file at the path, or none, counts at
+    once. An error goes to those who waited while it happened and is not kept for others: else each of them would wait
+    for a locked file in turn.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
+    def __init__(self, clock: Callable[[], float] = time.monotonic, *, cheap: bool = False) -> None:
+        self._clock, self._cheap = clock, cheap
         self._kept: dict[str, _Kept[T]] = {}
+        self._failed: dict[str, tuple[float, Exception]] = {}
         self._locks: dict[str, threading.Lock] = {}
         self._lock = threading.Lock()
 
     def get(self, key: str, path: Path, compute: Callable[[], T]) -> T:
+        asked = self._clock()
         with self._lock:
             lock = self._locks.setdefault(key, threading.Lock())
         with lock:
@@ -61,22 +64,31 @@ class FileCache(Generic[T]):
             kept = self._kept.get(key)
             if kept is not None and self._usable(kept, now, seen):
                 return kept.value
+            failed_at, error = self._failed.get(key, (-1.0, None))
+            if error is not None and failed_at > asked:
+                raise error
             self._kept.pop(key, None)
-            value = compute()
+            self._failed.pop(key, None)
+            try:
+                value = compute()
+            except Exception as failure:
+                self._failed[key] = (self._clock(), failure)
+                raise
             self._kept[key] = _Kept(value, self._clock(), self._clock() - now, seen)
             return value
 
-    def keep_only(self, keys: set[str]) -> None:
-        """Forget the values of files that are gone."""
+    def keep_only(self, wanted: Callable[[str], bool]) -> None:
+        """Forget the values of the other keys: their files are gone."""
         with self._lock:
-            for key in self._kept.keys() - keys:
-                self._kept.pop(key, None)
-                self._locks.pop(key, None)
+            for key in [key for key in self._locks if not wanted(key)]:
+                for kept in (self._kept, self._failed, self._locks):
+                    kept.pop(key, None)
 
-    @staticmethod
-    def _usable(kept: _Kept[T], now: float, seen: Signature) -> bool:
+    def _usable(self, kept: _Kept[T], now: float, seen: Signature) -> bool:
         age = now - kept.at
         if seen == kept.signature:
             return age < max(_KEPT_S, kept.cost_s / _MOST_OF_A_CORE)
+        if self._cheap:
+            return False
         same_file = seen[0] is not None and kept.signature[0] is not None and seen[0][0] == kept.signature[0][0]
         return same_file and age < max(_FRESH_S, kept.cost_s / _MOST_OF_A_CORE)

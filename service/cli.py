@@ -1,8 +1,9 @@
-"""`clipmill serve`: dataset status, loader speed, metrics and the dashboard over HTTP."""
+"""`clipmill serve`: dataset status, loader speed, metrics and the dashboard over HTTP. `clipmill push`: runs elsewhere."""
 
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -20,11 +21,38 @@ def serve(
         Path | None,
         typer.Option(help="File with the token that callers must present; with it, all but /healthz needs it."),
     ] = None,
+    keep_days: Annotated[
+        float, typer.Option(min=1, help="Remove runs pushed from other machines that have been silent for so long.")
+    ] = 365,
 ) -> None:
     """Serve the status of datasets and runs, metrics and a dashboard, until Ctrl-C."""
     from service.server import run_server  # fastapi and uvicorn are loaded only when they serve.
     from service.settings import Settings, named_roots, read_token
 
     token = read_token(token_file) if token_file else None
-    settings = Settings(named_roots(root), Path(os.path.abspath(runs)), host, port, token)  # noqa: PTH100 - keep links
+    settings = Settings(named_roots(root), Path(os.path.abspath(runs)), host, port, token, keep_days)  # noqa: PTH100 - keep links
     run_server(settings, lambda url: typer.echo(f"Clipmill serves {url} (Ctrl-C stops it)"))
+
+
+def push(
+    runs: Annotated[Path, typer.Argument(help="The folder of the training runs on this machine, or one run.")],
+    to: Annotated[str, typer.Option(help="Where the service is: http://HOST:8000")],
+    token_file: Annotated[Path, typer.Option(help="File with the service's token.")],
+    every: Annotated[float, typer.Option(min=0.2, help="Seconds between two looks.")] = 2.0,
+    once: Annotated[bool, typer.Option("--once", help="Send what there is, and stop.")] = False,
+) -> None:
+    """Send the telemetry of this machine's runs to a service on another one, until Ctrl-C. Trainings notice nothing."""
+    from loaders.push import PushClient, RunsFollower  # loaders needs torch; --help does not.
+    from service.settings import read_token
+
+    follower = RunsFollower(runs, PushClient(to, read_token(token_file)))
+    said: list[str] = []
+    while True:
+        sent, problems = follower.push()
+        if problems and problems != said:
+            typer.echo(f"clipmill: {problems[0]}", err=True)
+        said = problems
+        if once:
+            typer.echo(f"Sent {sent} reports.")
+            raise typer.Exit(1 if problems else 0)
+        time.sleep(every)

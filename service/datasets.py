@@ -13,11 +13,20 @@ from ingest.catalog import Catalog
 from ingest.dataset import DatasetStatus, dataset_status
 from ingest.errors import ClipmillError
 from ingest.layout import catalog_path
+from ingest.verify import Verification, last_verification
 from service.cache import FileCache
 from service.models import Video, VideoPage
 from service.problems import Problem, unknown, without_paths
 
 _LOCK_WAIT_S = 0.5
+
+
+@dataclass(frozen=True)
+class Status:
+    """What a catalog says, summed up, and when its root was last verified."""
+
+    found: DatasetStatus
+    verified: Verification | None
 
 
 @dataclass(frozen=True)
@@ -66,7 +75,7 @@ class Datasets:
 
     def __init__(self, roots: Mapping[str, Path]) -> None:
         self._roots = dict(roots)
-        self._status: FileCache[DatasetStatus] = FileCache()
+        self._status: FileCache[Status] = FileCache()
 
     @property
     def names(self) -> list[str]:
@@ -76,24 +85,24 @@ class Datasets:
         """Whether at least one root is there (a disk may have been unmounted)."""
         return any(root.is_dir() for root in self._roots.values())
 
-    def status(self, name: str) -> DatasetStatus:
+    def status(self, name: str) -> Status:
         """The sums over the catalog, at most about a second old (older where summing takes longer, see FileCache)."""
-        root = self._root(name)
+        root = self.root(name)
 
-        def read() -> DatasetStatus:
-            with self._reading(name) as catalog:
-                return dataset_status(catalog)
+        def read() -> Status:
+            with self.reading(name) as catalog:
+                return Status(dataset_status(catalog), last_verification(catalog))
 
         return self._status.get(name, catalog_path(root), read)
 
     def check(self, name: str) -> None:
         """Raise unless the catalog can be opened."""
-        with self._reading(name) as catalog:
+        with self.reading(name) as catalog:
             catalog.db.execute("SELECT 1 FROM videos LIMIT 1").fetchone()
 
     def videos(self, name: str, wanted: VideoFilter, limit: int, offset: int) -> VideoPage:
         where, values = wanted.where()
-        with self._reading(name) as catalog:
+        with self.reading(name) as catalog:
             db = catalog.db
             db.execute("BEGIN")  # Count, page, labels and outputs of one moment.
             (total,) = db.execute(f"SELECT COUNT(*) FROM videos v WHERE {where}", values).fetchone()
@@ -104,7 +113,7 @@ class Datasets:
             ))  # fmt: skip
             ids = [row["id"] for row in rows]
             marks = ",".join("?" * len(ids))
-            labels = _by_video(db.execute(f"SELECT * FROM labels WHERE video IN ({marks}) ORDER BY id", ids))
+            labels = labels_of(catalog, ids)
             outputs = _by_video(
                 db.execute(f"SELECT * FROM outputs WHERE video IN ({marks}) ORDER BY store, short_side DESC", ids)
             )
@@ -119,15 +128,17 @@ class Datasets:
         words = {"source": shown, "message": without_paths(message, self._roots)}
         return Video.model_validate(row | words | {"labels": labels, "outputs": outputs})
 
-    def _root(self, name: str) -> Path:
+    def root(self, name: str) -> Path:
+        """The root that is registered under this name."""
         root = self._roots.get(name)
         if root is None:
             raise unknown("dataset", name, self._roots)
         return root
 
     @contextmanager
-    def _reading(self, name: str) -> Iterator[Catalog]:
-        root = self._root(name)
+    def reading(self, name: str) -> Iterator[Catalog]:
+        """The dataset's catalog, opened read-only; whatever goes wrong with it inside becomes a Problem."""
+        root = self.root(name)
         try:
             with Catalog.open(root, timeout_s=_LOCK_WAIT_S) as catalog:
                 yield catalog
@@ -138,6 +149,12 @@ class Datasets:
             raise Problem(503, f"Dataset {name!r}: {without_paths(error.what, {name: root})}") from None
         except (sqlite3.Error, ValueError, TypeError) as error:
             raise _unreadable(name, error) from None
+
+
+def labels_of(catalog: Catalog, ids: list[int]) -> dict[int, list[dict[str, Any]]]:
+    """The labels of these videos, by video."""
+    marks = ",".join("?" * len(ids))
+    return _by_video(catalog.db.execute(f"SELECT * FROM labels WHERE video IN ({marks}) ORDER BY id", ids))
 
 
 def _unreadable(name: str, error: Exception) -> Problem:

@@ -19,12 +19,16 @@ MEDIA_TYPE = "application/problem+json"
 TITLES = {
     400: "Bad request",
     401: "Token required",
+    403: "Not allowed",
     404: "Not found",
     405: "Method not allowed",
+    409: "Name taken",
+    413: "Too large",
     421: "Wrong host",
     422: "Invalid request",
     500: "Internal error",
     503: "Not readable now",
+    507: "No room",
 }
 _MAX_NAMES = 50
 _ABSOLUTE_PATH = re.compile(r"(?<![\w.\-/])(?:[A-Za-z]:)?/(?:[^/\s'\"<>|]*/)*(?=[^/\s'\"<>|])")

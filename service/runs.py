@@ -7,16 +7,31 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from loaders.telemetry import FILE_NAME, STATES, RunInfo, Stage, TelemetryReader, find_runs
+from loaders.telemetry import STATES, RunInfo, Stage, TelemetryReader, file_name, find_ranks, find_runs
 from service.cache import FileCache
-from service.models import Event, Run, RunDetail, Speed, SpeedSample, StageSum
+from service.models import Event, RankNow, Run, RunDetail, Speed, SpeedSample, StageSum
 from service.problems import Problem, unknown, without_paths, without_paths_deep
+from service.verdict import Recent, recent, stragglers, verdict
 
 RUN_STATES = (*STATES, "dead")
 _SHOWN_EVENTS = 50
+_RECENT_REPORTS = 10
+_INTERNAL = ("file", "pushed", "num_pushes", "last_event", "rank")
+
+
+@dataclass(frozen=True)
+class RankState:
+    """What one telemetry file says; whether the run is dead depends on the clock, too."""
+
+    info: RunInfo
+    newest: dict[str, Any] | None
+    recent: Recent
+    stages: dict[str, Stage]
+    stages_now: dict[str, Stage]
 
 
 class Runs:
@@ -27,7 +42,8 @@ class Runs:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._stages: FileCache[dict[str, Stage]] = FileCache()
+        self._states: FileCache[RankState] = FileCache(cheap=True)
+        self._histories: FileCache[list[dict[str, Any]]] = FileCache()
 
     def folders(self) -> dict[str, Path]:
         """Name -> folder of every run there is now; none while the runs folder does not exist."""
@@ -43,53 +59,113 @@ class Runs:
     def all(self) -> list[Run]:
         """Every run in short, the one that was started last first. One that cannot be read is listed with its error."""
         folders = self.folders()
-        self._stages.keep_only({str(folder) for folder in folders.values()})
+        self._forget_all_but(folders.values())
         out = []
         for name, folder in folders.items():
             try:
-                with _reading(name, folder) as reader:
-                    out.append(Run(**_summary(name, reader)))
+                out.append(Run(**self._summary(name, folder)))
             except Problem as problem:
                 out.append(Run(run=name, error=problem.detail))
         return sorted(out, key=lambda run: -(run.started_at or 0.0))
 
     def detail(self, name: str) -> RunDetail:
         folder = self._folder_of(name)
+        state = self._state(name, folder)
+        about = {key: _decoded(value) for key, value in state.info.about.items() if key not in _INTERNAL}
         with _reading(name, folder) as reader:
-            about = {key: _decoded(value) for key, value in reader.info().about.items()}
+            events = reader.events(_SHOWN_EVENTS)
             return RunDetail(
-                **_summary(name, reader),
+                **self._summary(name, folder),
                 config=without_paths_deep(about.pop("config", None)),
                 about=without_paths_deep(about),
-                stages=_stage_sums(self._summed(folder, reader)),
-                events=[
-                    Event(**event | {"message": without_paths(str(event["message"]))})
-                    for event in reader.events(_SHOWN_EVENTS)
-                ],
+                stages=_stage_sums(state.stages, state.stages_now),
+                ranks=self._ranks(name, folder),
+                events=[Event(**event | {"message": without_paths(str(event["message"]))}) for event in events],
             )
 
     def speed(self, name: str, after: int, limit: int, phase: str | None) -> Speed:
+        """The newest `limit` reports with an id above `after`."""
         with _reading(name, self._folder_of(name)) as reader:
-            info = reader.info()
-            newest = reader.speed(limit=1)
             samples = reader.speed(after_id=after, limit=limit, phase=phase)
-            return Speed(
-                run=name,
-                state=info.state,
-                started_at=info.started_at,
-                heartbeat_age_s=_age(info),
-                last_id=max([row["id"] for row in newest + samples], default=0),
-                samples=[SpeedSample.model_validate(row) for row in samples],
-            )
+            newest = reader.speed(limit=1)
+            return _speed(name, reader.info(), newest, samples)
 
-    def stages(self, name: str) -> dict[str, Stage]:
-        """Sums over the run by stage, kept for a moment: a long run has many rows."""
+    def history(self, name: str, num_points: int, phase: str | None) -> Speed:
+        """The whole run in about `num_points` reports per phase."""
         folder = self._folder_of(name)
         with _reading(name, folder) as reader:
-            return self._summed(folder, reader)
+            samples = self._histories.get(
+                f"{folder}|{num_points}|{phase}", folder / file_name(), lambda: reader.history(num_points, phase)
+            )
+            return _speed(name, reader.info(), samples[-1:], samples)
 
-    def _summed(self, folder: Path, reader: TelemetryReader) -> dict[str, Stage]:
-        return self._stages.get(str(folder), folder / FILE_NAME, reader.stages)
+    def stages(self, name: str) -> tuple[dict[str, Stage], dict[str, Stage]]:
+        """What the loader's stages have done over the run, and in the newest report."""
+        state = self._state(name, self._folder_of(name))
+        return state.stages, state.stages_now
+
+    def _summary(self, name: str, folder: Path) -> dict[str, Any]:
+        state = self._state(name, folder)
+        info = state.info.at(time.time())
+        age_s = _age(info)
+        return {
+            "run": name,
+            "state": info.state,
+            "method": _text(info.about.get("method")),
+            "dataset": _text(info.about.get("dataset")),
+            "started_at": info.started_at,
+            "heartbeat_at": info.heartbeat_at,
+            "heartbeat_age_s": age_s,
+            "ended_at": info.ended_at,
+            "pushed": bool(info.about.get("pushed")),
+            "num_ranks": max(len(find_ranks(folder)), 1),
+            "verdict": verdict(info.state, age_s, state.recent, state.stages_now or state.stages),
+            "latest": SpeedSample.model_validate(state.newest) if state.newest else None,
+        }
+
+    def _ranks(self, name: str, folder: Path) -> list[RankNow]:
+        """All ranks side by side; one whose file cannot be read is there with its error."""
+        found: dict[int, RankState | Problem] = {}
+        for rank in find_ranks(folder):
+            try:
+                found[rank] = self._state(name, folder, rank)
+            except Problem as problem:
+                found[rank] = problem
+        slow = stragglers({rank: s.recent for rank, s in found.items() if isinstance(s, RankState)})
+        out = []
+        for rank, state in found.items():
+            if isinstance(state, Problem):
+                out.append(RankNow(rank=rank, error=state.detail))
+                continue
+            info = state.info.at(time.time())
+            latest = SpeedSample.model_validate(state.newest) if state.newest else None
+            out.append(
+                RankNow(rank=rank, state=info.state, heartbeat_age_s=_age(info), straggler=rank in slow, latest=latest)
+            )
+        return out
+
+    def _state(self, name: str, folder: Path, rank: int = 0) -> RankState:
+        """What the file of one rank says, kept for a moment."""
+
+        def read() -> RankState:
+            with _reading(name, folder, rank) as reader:
+                newest = reader.speed(limit=_RECENT_REPORTS)
+                training = [row for row in newest if row["phase"] == "train"]
+                return RankState(
+                    # At time 0 nothing is dead: what is kept must not depend on the clock.
+                    reader.info(now=0.0),
+                    newest[-1] if newest else None,
+                    recent(training or newest),
+                    reader.stages(),
+                    reader.stages_now(),
+                )
+
+        return self._states.get(f"{folder}|{rank}", folder / file_name(rank), read)
+
+    def _forget_all_but(self, folders: Any) -> None:
+        known = {str(folder) for folder in folders}
+        for cache in (self._states, self._histories):
+            cache.keep_only(lambda key: key.partition("|")[0] in known)
 
     def _folder_of(self, name: str) -> Path:
         folders = self.folders()
@@ -99,9 +175,9 @@ class Runs:
 
 
 @contextmanager
-def _reading(name: str, folder: Path) -> Iterator[TelemetryReader]:
+def _reading(name: str, folder: Path, rank: int = 0) -> Iterator[TelemetryReader]:
     try:
-        with TelemetryReader(folder) as reader:
+        with TelemetryReader(folder, rank=rank) as reader:
             yield reader
     except FileNotFoundError:
         raise Problem(503, f"Run {name!r}: its telemetry file was just removed.") from None
@@ -118,20 +194,15 @@ def _reading(name: str, folder: Path) -> Iterator[TelemetryReader]:
         ) from None
 
 
-def _summary(name: str, reader: TelemetryReader) -> dict[str, Any]:
-    info = reader.info()
-    newest = reader.speed(limit=1)
-    return {
-        "run": name,
-        "state": info.state,
-        "method": _text(info.about.get("method")),
-        "dataset": _text(info.about.get("dataset")),
-        "started_at": info.started_at,
-        "heartbeat_at": info.heartbeat_at,
-        "heartbeat_age_s": _age(info),
-        "ended_at": info.ended_at,
-        "latest": SpeedSample.model_validate(newest[0]) if newest else None,
-    }
+def _speed(name: str, info: RunInfo, newest: list[dict[str, Any]], samples: list[dict[str, Any]]) -> Speed:
+    return Speed(
+        run=name,
+        state=info.state,
+        started_at=info.started_at,
+        heartbeat_age_s=_age(info),
+        last_id=max([row["id"] for row in newest + samples], default=0),
+        samples=[SpeedSample.model_validate(row) for row in samples],
+    )
 
 
 def _age(info: RunInfo) -> float | None:
@@ -139,13 +210,15 @@ def _age(info: RunInfo) -> float | None:
     return max(time.time() - info.heartbeat_at, 0.0) if info.ended_at is None else None
 
 
-def _stage_sums(stages: dict[str, Stage]) -> list[StageSum]:
-    """In order of their seconds, the most first."""
-    total = sum(stage.seconds for stage in stages.values()) or 1.0
-    sums = [
-        StageSum(stage=name, count=s.count, seconds=s.seconds, num_bytes=s.num_bytes, share=s.seconds / total)
-        for name, s in stages.items()
-    ]
+def _stage_sums(stages: dict[str, Stage], newest: dict[str, Stage]) -> list[StageSum]:
+    """In order of their seconds, the most first. Waiting is not work: it has no share."""
+    total = sum(stage.seconds for name, stage in stages.items() if name != "wait") or 1.0
+    sums = []
+    for name, s in stages.items():
+        now = newest.get(name, s)
+        share = None if name == "wait" else s.seconds / total
+        times = {"p50_s": now.p50_s, "p90_s": now.p90_s, "p99_s": now.p99_s}
+        sums.append(StageSum(stage=name, count=s.count, seconds=s.seconds, num_bytes=s.num_bytes, share=share, **times))
     return sorted(sums, key=lambda stage: -stage.seconds)
 
 
@@ -163,6 +236,6 @@ def _decoded(value: Any) -> Any:
     if isinstance(value, str) and value[:1] in "{[" and value:
         try:
             return json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             return value
     return value

@@ -24,9 +24,10 @@ def run_server(settings: Settings, started: Callable[[str], None]) -> None:
     Raises: ClipmillError when the address cannot be taken.
     """
     listener = _listen(settings.host, settings.port)
+    stopping = threading.Event()
     with listener:
         config = uvicorn.Config(
-            create_app(settings),
+            create_app(settings, stopping),
             log_level="warning",
             access_log=False,
             server_header=False,
@@ -36,6 +37,7 @@ def run_server(settings: Settings, started: Callable[[str], None]) -> None:
         server = uvicorn.Server(config)
 
         def stop(*_: object) -> None:
+            stopping.set()
             server.should_exit = True
 
         if threading.current_thread() is threading.main_thread():

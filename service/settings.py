@@ -20,6 +20,7 @@ class Settings:
     """`roots`: the name a dataset has in URLs -> its root. `runs`: the folder of the runs; it may appear later.
 
     `token`: what a caller must present for everything but /healthz; None: nothing is asked, which only loopback allows.
+    `keep_days`: pushed runs that have been silent for so long are removed.
     Raises: ClipmillError for an address that other machines can reach and no token.
     """
 
@@ -28,6 +29,7 @@ class Settings:
     host: str = "127.0.0.1"
     port: int = 8000
     token: str | None = None
+    keep_days: float = 365.0
 
     def __post_init__(self) -> None:
         if not self.token and not is_loopback(self.host):

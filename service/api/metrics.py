@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from fastapi import APIRouter, Request, Response
 from prometheus_client import CollectorRegistry
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
@@ -23,6 +23,7 @@ _LATEST = {
     "clipmill_loader_forward_clips_per_second": ("forward", "Clips per second of the forward pass now"),
     "clipmill_loader_backward_clips_per_second": ("backward", "Clips per second of the backward pass now"),
     "clipmill_loader_clips_per_second": ("clips_per_s", "Clips per second from end to end now"),
+    "clipmill_loader_slots_ready_ratio": ("occupancy", "Share of the loader's slots that hold a finished batch"),
     "clipmill_loader_wait_ratio": ("wait_share", "Share of the time in which training waits for the loader"),
     "clipmill_run_step": ("step", "Optimizer steps done"),
     "clipmill_run_epoch": ("epoch", "Epoch that is running"),
@@ -33,10 +34,10 @@ _LATEST = {
 }
 
 
-def metrics_routes(datasets: Datasets, runs: Runs) -> APIRouter:
+def metrics_routes(datasets: Datasets, runs: Runs, version: str) -> APIRouter:
     router = APIRouter(tags=["metrics"])
     registry = CollectorRegistry()
-    registry.register(_Scrape(datasets, runs))
+    registry.register(_Scrape(datasets, runs, version))
 
     @router.get(
         "/metrics",
@@ -54,13 +55,14 @@ def metrics_routes(datasets: Datasets, runs: Runs) -> APIRouter:
 class _Scrape(Collector):
     """Reads catalogs and telemetry at scrape time. What cannot be read shows as `..._up 0`, and the rest is there."""
 
-    def __init__(self, datasets: Datasets, runs: Runs) -> None:
-        self._datasets, self._runs = datasets, runs
+    def __init__(self, datasets: Datasets, runs: Runs, version: str) -> None:
+        self._datasets, self._runs, self._version = datasets, runs, version
 
     def describe(self) -> list[Metric]:
         return []
 
     def collect(self) -> Iterator[Metric]:
+        yield InfoMetricFamily("clipmill_build", "Version of the service", value={"version": self._version})
         yield from self._collect_datasets()
         yield from self._collect_runs()
 
@@ -78,7 +80,7 @@ class _Scrape(Collector):
             labels=["dataset", "store", "short_side"],
         )
         unusable = GaugeMetricFamily(
-            "clipmill_dataset_unusable_videos", "Failed and missing videos", labels=["dataset", "reason"]
+            "clipmill_dataset_unusable_videos", "Failed, quarantined and missing videos", labels=["dataset", "reason"]
         )
         running = GaugeMetricFamily("clipmill_ingest_running", "1 while an ingest runs", labels=["dataset"])
         planned = GaugeMetricFamily("clipmill_ingest_planned_videos", "Videos of the newest ingest", labels=["dataset"])
@@ -89,13 +91,25 @@ class _Scrape(Collector):
         left = GaugeMetricFamily(
             "clipmill_ingest_time_left_seconds", "Time left of the running ingest", labels=["dataset"]
         )
+        verified = GaugeMetricFamily(
+            "clipmill_dataset_last_verification_timestamp_seconds", "When it was last verified", labels=["dataset"]
+        )
+        problems = GaugeMetricFamily(
+            "clipmill_dataset_last_verification_problems",
+            "Problems that the last verification found",
+            labels=["dataset"],
+        )
         for name in self._datasets.names:
             try:
-                status = self._datasets.status(name)
+                read = self._datasets.status(name)
             except Problem:
                 up.add_metric([name], 0)
                 continue
+            status = read.found
             up.add_metric([name], 1)
+            if read.verified is not None:
+                verified.add_metric([name], read.verified.at)
+                problems.add_metric([name], read.verified.problems)
             for state, count in (dict.fromkeys(_STATES, 0) | status.states).items():
                 videos.add_metric([name, state], count)
             frames.add_metric([name], status.num_frames)
@@ -115,7 +129,8 @@ class _Scrape(Collector):
             if run.state == "running":
                 _add(rate, [name], run.videos_per_s)
                 _add(left, [name], run.time_left_s)
-        yield from (up, videos, frames, size, seconds, level, unusable, running, planned, worked, rate, left)
+        yield from (up, videos, frames, size, seconds, level, unusable, verified, problems)
+        yield from (running, planned, worked, rate, left)
 
     def _collect_runs(self) -> Iterator[Metric]:
         """All runs with their state; numbers only of those that run, as an old number would look like a live one."""
@@ -137,6 +152,12 @@ class _Scrape(Collector):
                 ("bytes", "Bytes that a loader stage has moved"),
             )
         )
+        ranks = GaugeMetricFamily("clipmill_run_ranks", "Ranks that report", labels=["run"])
+        taken = GaugeMetricFamily(
+            "clipmill_loader_stage_item_seconds",
+            "What so many percent of the newest items of a loader stage took at most",
+            labels=["run", "stage", "percentile"],
+        )
         for run in self._runs.all():
             up.add_metric([run.run], run.error is None)
             if run.error is not None:
@@ -148,17 +169,22 @@ class _Scrape(Collector):
                 continue
             for field, family in latest.values():
                 _add(family, [run.run], _value(run.latest, field))
-            for name, stage in self._stages(run.run).items():
+            ranks.add_metric([run.run], run.num_ranks)
+            done, newest = self._stages(run.run)
+            for name, stage in done.items():
                 busy.add_metric([run.run, name], stage.seconds)
                 items.add_metric([run.run, name], stage.count)
                 moved.add_metric([run.run, name], stage.num_bytes)
-        yield from (up, state, age, *(family for _, family in latest.values()), busy, items, moved)
+            for name, stage in newest.items():
+                for percentile, value in (("50", stage.p50_s), ("90", stage.p90_s), ("99", stage.p99_s)):
+                    _add(taken, [run.run, name, percentile], value)
+        yield from (up, state, age, ranks, *(family for _, family in latest.values()), busy, items, moved, taken)
 
-    def _stages(self, run: str) -> dict[str, Stage]:
+    def _stages(self, run: str) -> tuple[dict[str, Stage], dict[str, Stage]]:
         try:
             return self._runs.stages(run)
         except Problem:
-            return {}  # It broke since the listing; the next scrape shows it as down.
+            return {}, {}  # It broke since the listing; the next scrape shows it as down.
 
 
 def _value(sample: SpeedSample | None, field: str) -> float | None:

@@ -65,7 +65,7 @@ def test_a_split_without_a_name_has_a_word(client: TestClient, root: Path) -> No
         ("q=truncat", ["cut"]),
         ("q=v%25", []),
         ("q=secret", []),
-        ("state=nothing", []),
+        ("state=quarantined", []),
     ],
 )
 def test_videos_pass_the_filters(client: TestClient, query: str, ids: list[str]) -> None:
@@ -91,7 +91,7 @@ def test_a_video_has_labels_and_levels_and_no_host_path(client: TestClient) -> N
 
 
 @pytest.mark.parametrize(
-    "query", ["limit=0", "limit=501", "limit=x", "offset=-1", f"offset={10**20}", f"q={'x' * 201}"]
+    "query", ["state=nothing", "limit=0", "limit=501", "limit=x", "offset=-1", f"offset={10**20}", f"q={'x' * 201}"]
 )
 def test_a_faulty_parameter_is_named(client: TestClient, query: str) -> None:
     answer = client.get(f"/api/datasets/motion/videos?{query}")

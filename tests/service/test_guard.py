@@ -94,8 +94,8 @@ def test_the_guarded_refusal_has_the_headers_too(guarded: TestClient) -> None:
 def test_unknown_addresses_and_methods_are_problems(client: TestClient) -> None:
     for method, path, status in (
         ("GET", "/nowhere", 404),
-        ("POST", "/api/datasets", 405),
-        ("DELETE", "/api/loaders/live", 405),
+        ("POST", "/api/datasets", 403),
+        ("DELETE", "/api/loaders/live", 403),
     ):
         answer = client.request(method, path)
         assert answer.status_code == status

@@ -87,7 +87,7 @@ def test_an_unknown_run_is_told_the_known_ones(client: TestClient) -> None:
 
 def test_a_runs_folder_that_appears_later(root: Path, tmp_path: Path) -> None:
     client = TestClient(create_app(Settings({"motion": root}, tmp_path / "later")), base_url=LOCAL)
-    assert client.get("/api/loaders").json() == {"runs": []}
+    assert client.get("/api/loaders").json() == {"api_version": 1, "runs": []}
     assert client.get("/api/loaders/a").json()["detail"] == "There is no run 'a'. Known: none yet."
     writer = TelemetryWriter(tmp_path / "later" / "a", {"method": "srtg"})
     try:

@@ -19,7 +19,7 @@ def scrape(client: TestClient) -> Samples:
     assert answer.status_code == 200
     assert answer.headers["content-type"].startswith("text/plain; version=")
     families = list(text_string_to_metric_families(answer.text))
-    assert all(family.documentation and family.type in ("gauge", "counter") for family in families)
+    assert all(family.documentation and family.type in ("gauge", "counter", "info") for family in families)
     assert all(family.name.startswith("clipmill_") for family in families)
     return {(s.name, frozenset(s.labels.items())): s.value for family in families for s in family.samples}
 
