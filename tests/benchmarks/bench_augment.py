@@ -4,7 +4,7 @@ imgaug is run as its users do it: one augmenter for the whole training, `to_dete
 frames of the clip are treated alike, then frame by frame. `augment_images` on all frames at once is timed too, although
 it draws anew for every frame, so that the frames of a clip would not match; and our own imgaug executor, which is given
 what has been drawn. Ours draws within the time. Each of these has its own stream of random clips; over the clips of a round
-the mixtures of operations are alike.
+the mixtures of operations are alike. Times are seconds of the processor, so that others' work on the machine does not count.
 
     python -m tests.benchmarks.bench_augment [--rounds 7] [--clips 150]
 """
@@ -88,10 +88,10 @@ class Contest:
 
     def run(self, num_clips: int) -> None:
         for way, work in self.ways.items():
-            started = time.perf_counter()
+            started = time.process_time()
             for _ in range(num_clips):
                 work()
-            self.ms[way].append(1000 * (time.perf_counter() - started) / num_clips)
+            self.ms[way].append(1000 * (time.process_time() - started) / num_clips)
 
     def _drawn(self) -> Any:
         self._k += 1
