@@ -106,7 +106,7 @@ class ClipDataset:
     def of_historical(cls, source: Path | str) -> ClipDataset:
         """Frame databases of dataset2database and folders of numbered jpg files below `source`, as they lie there."""
         source = Path(source)
-        videos = find_legacy(source, source)
+        videos = find_legacy(source, source.parent / f"not {source.name}")  # Nothing is written, so into no root.
         items = [(video.key.class_name, video.key.video_id, video.folder, video.key.class_name) for video in videos]
         return cls._listed(source, None, historical.STORE, items, None, _probe_historical)
 

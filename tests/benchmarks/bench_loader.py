@@ -31,7 +31,7 @@ from ingest.catalog import Catalog, Output, VideoKey, VideoRecord
 from ingest.stores.frames_db import STORE, FramesDbWriter, plan_levels
 from loaders import ClipDataset, ClipLoader, ClipSpec, RandomInterval
 from loaders.clips import plan_clip
-from loaders.dataset import FrameReader
+from loaders.reading import FrameReader
 from loaders.order import epoch_order
 from tests.benchmarks._common import write_result
 
@@ -158,8 +158,8 @@ def measured(rates: list[Rate]) -> Iterator[list[int]]:
 class Limit:
     """Decodes the encoded frames of the first clips of a case, round and round."""
 
-    def __init__(self, root: Path, case: Case, num_threads: int) -> None:
-        dataset, self._num_threads = ClipDataset(root), num_threads
+    def __init__(self, root: Path, case: Case, num_workers: int) -> None:
+        dataset, self._num_workers = ClipDataset(root), num_workers
         reader = FrameReader(dataset)
         self._clips = []
         for epoch in range(4):
@@ -182,7 +182,7 @@ class Limit:
                 clips.append(1)
 
         with measured(self.rates) as clips:
-            threads = [threading.Thread(target=work) for _ in range(self._num_threads)]
+            threads = [threading.Thread(target=work) for _ in range(self._num_workers)]
             for thread in threads:
                 thread.start()
             for thread in threads:
@@ -192,8 +192,8 @@ class Limit:
 class Ours:
     """A loader that is kept between the rounds, as in a training."""
 
-    def __init__(self, root: Path, case: Case, num_threads: int) -> None:
-        self.loader = ClipLoader(ClipDataset(root), case.spec, batch_size=8, num_threads=num_threads)
+    def __init__(self, root: Path, case: Case, num_workers: int) -> None:
+        self.loader = ClipLoader(ClipDataset(root), case.spec, batch_size=8, num_workers=num_workers)
         if case.many:
             self.loader._engine._reader._num_kept = 1
         self._batches = self._endless()
