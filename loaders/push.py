@@ -28,7 +28,6 @@ _REPORTS_AT_ONCE = 500
 _EVENTS_AT_ONCE = 100
 _TIMEOUT_S = 10.0
 _REFUSED_FOR_S = 60.0
-_LOCAL = ("state", "heartbeat_at", "file", "rank", "run")
 
 
 class PushError(Exception):
@@ -98,7 +97,7 @@ class Follower:
         """The next message; None for a run that has ended and is known to have. The first one only asks."""
         info = reader.info()
         state = "running" if info.state == "dead" else info.state  # Whether it is dead, the receiver's clock tells.
-        file = info.about.get("file") or "unnamed"
+        file = info.file or "unnamed"
         if file != self._file:  # Another run began in this folder, or this is the first look.
             self._file, self._has, self._ended_as = file, None, None
         if self._ended_as == (state, info.ended_at):
@@ -107,7 +106,7 @@ class Follower:
         return {
             "file": file,
             "rank": self.rank,
-            "about": {key: value for key, value in info.about.items() if key not in _LOCAL},
+            "about": dict(info.about),
             "state": state,
             "started_at": info.started_at,
             "ended_at": info.ended_at,

@@ -44,7 +44,8 @@ def thin(db: sqlite3.Connection) -> int:
             "DELETE FROM events WHERE rowid <= (SELECT MAX(rowid) FROM events) - ?", (MAX_EVENTS,)
         ).rowcount
     except BaseException:
-        db.execute("ROLLBACK")
+        if db.in_transaction:
+            db.execute("ROLLBACK")
         raise
     db.execute("COMMIT")
     return removed

@@ -241,7 +241,8 @@ class TelemetryWriter:
             try:
                 change(db)
             except BaseException:
-                db.execute("ROLLBACK")
+                if db.in_transaction:  # On a full disk SQLite has rolled back already.
+                    db.execute("ROLLBACK")
                 raise
             db.execute("COMMIT")
 
@@ -262,7 +263,10 @@ class TelemetryWriter:
 
 @dataclass(frozen=True)
 class RunInfo:
-    """One run as its telemetry tells it. `state` is one of STATES, or `dead` when a running one lost its heartbeat."""
+    """One run as its telemetry tells it. `state` is one of STATES, or `dead` when a running one lost its heartbeat.
+
+    `file` names the telemetry file for whoever copies it; None in files of before.
+    """
 
     run: str
     state: str
@@ -270,6 +274,8 @@ class RunInfo:
     heartbeat_at: float
     ended_at: float | None
     about: Mapping[str, Any]
+    file: str | None = None
+    rank: int = 0
 
     def at(self, now: float) -> RunInfo:
         """The same, with the state that it has at the time `now`."""
@@ -297,7 +303,8 @@ class TelemetryReader:
         about = {row["key"]: row["value"] for row in self._db.execute("SELECT key, value FROM run")}
         state, heartbeat = about.pop("state", "running"), about.pop("heartbeat_at", 0.0)
         started, ended = about.pop("started_at", 0.0), about.pop("ended_at", None)
-        found = RunInfo(about.pop("run", self.folder.name), state, started, heartbeat, ended, about)
+        run, file, rank = about.pop("run", self.folder.name), about.pop("file", None), about.pop("rank", 0)
+        found = RunInfo(run, state, started, heartbeat, ended, about, file, rank)
         return found.at(time.time() if now is None else now)
 
     def speed(self, *, after_id: int = 0, limit: int = 1000, phase: str | None = None) -> list[dict[str, Any]]:

@@ -118,7 +118,8 @@ def _opened(path: Path, file: str) -> Iterator[sqlite3.Connection]:
         try:
             yield db
         except BaseException:
-            db.execute("ROLLBACK")
+            if db.in_transaction:
+                db.execute("ROLLBACK")
             raise
         db.execute("COMMIT")
         (pushes,) = db.execute("SELECT value FROM run WHERE key = 'num_pushes'").fetchone()

@@ -72,14 +72,20 @@ def without_paths(text: str, places: Mapping[str, Path] | None = None) -> str:
 def without_paths_deep(value: Any) -> Any:
     """The same for a JSON value, where a string that begins with a slash is one path (it may hold blanks)."""
     if isinstance(value, dict):
-        return {without_paths(str(key)): without_paths_deep(inner) for key, inner in value.items()}
+        return {without_paths(_whole_characters(str(key))): without_paths_deep(inner) for key, inner in value.items()}
     if isinstance(value, list):
         return [without_paths_deep(inner) for inner in value]
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)  # JSON has no word for it.
     if not isinstance(value, str):
         return value
+    value = _whole_characters(value)
     return value.rstrip("/").rpartition("/")[2] if value.startswith("/") else without_paths(value)
+
+
+def _whole_characters(text: str) -> str:
+    """JSON may hold halves of characters, which no answer can."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def problem_response(problem: Problem, headers: Mapping[str, str] | None = None, **extra: Any) -> JSONResponse:

@@ -20,7 +20,7 @@ from service.verdict import Recent, recent, stragglers, verdict
 RUN_STATES = (*STATES, "dead")
 _SHOWN_EVENTS = 50
 _RECENT_REPORTS = 10
-_INTERNAL = ("file", "pushed", "num_pushes", "last_event", "rank")
+_INTERNAL = ("pushed", "num_pushes", "last_event")
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable
+from types import FrameType
 
 import uvicorn
 
@@ -34,10 +35,9 @@ def run_server(settings: Settings, started: Callable[[str], None]) -> None:
             proxy_headers=False,
             timeout_graceful_shutdown=_STOP_WITHIN_S,
         )
-        server = uvicorn.Server(config)
+        server = _Server(config, stopping)
 
         def stop(*_: object) -> None:
-            stopping.set()
             server.should_exit = True
 
         if threading.current_thread() is threading.main_thread():
@@ -46,6 +46,18 @@ def run_server(settings: Settings, started: Callable[[str], None]) -> None:
                 signal.signal(number, stop)
         started(_url(settings.host, listener.getsockname()[1]))
         server.run(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    """Tells the streams to end as soon as it is told to stop; else it would wait for them, and then cut them off."""
+
+    def __init__(self, config: uvicorn.Config, stopping: threading.Event) -> None:
+        super().__init__(config)
+        self._stopping = stopping
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._stopping.set()
+        super().handle_exit(sig, frame)
 
 
 def _listen(host: str, port: int) -> socket.socket:
