@@ -6,9 +6,11 @@ import sys
 
 import typer
 
-from ingest.cli import MULTIPLE_VALUES
+from ingest.cli import MULTIPLE_VALUES as INGEST_VALUES
 from ingest.cli import app as ingest_app
 from ingest.errors import ClipmillError
+from loaders.cli import MULTIPLE_VALUES as LOADER_VALUES
+from loaders.cli import app as loader_app
 from service.cli import push, serve
 from trainers.cli import demo, test, train
 
@@ -19,11 +21,15 @@ app = typer.Typer(
     help="Folders of videos to fast frame stores, clips at the speed of JPEG decoding, six video methods, and where the time goes.",
 )
 app.add_typer(ingest_app, name="ingest")
+app.add_typer(loader_app, name="loader")
 app.command("train")(train)
 app.command("test")(test)
 app.command("serve")(serve)
 app.command("push")(push)
 app.command("demo")(demo)
+
+
+MULTIPLE_VALUES = INGEST_VALUES | LOADER_VALUES
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -31,7 +31,8 @@ class ClipSpec:
     clips spread over time times crops spread along the long side, short side fixed to the first of `short_side`.
 
     `exact_resolution` decodes the largest level in full with the accurate transform, and scales whole frames before
-    cropping: default for evaluation. Otherwise the smallest level that is large enough is read, the JPEG decoder
+    cropping: default for evaluation. Otherwise the smallest level is read that need not be enlarged by more than
+    `enlarge` (1.25: as 256-pixel frames are for the usual jitter of 256 to 320), the JPEG decoder
     scales the rest of the way by halves, and only the part under the crop is resized.
 
     `augment` follows, in training: its draws come last, so that all else is as without it. A mirrored clip shows another
@@ -50,6 +51,7 @@ class ClipSpec:
     executor: Executor = "fast"
     geometry: Geometry = "loader"
     flip_labels: FlipLabels | None = None
+    enlarge: float = 1.25
 
     def __post_init__(self) -> None:
         low, high = self.short_side
@@ -61,6 +63,8 @@ class ClipSpec:
             raise ValueError(f"flip is {self.flip}; it is a probability")
         if self.views is not None and min(self.views) < 1:
             raise ValueError(f"views are {self.views}; (clips, crops) are at least 1")
+        if self.enlarge < 1:
+            raise ValueError(f"enlarge is {self.enlarge}; 1 is not at all")
         if self.executor not in get_args(Executor) or self.geometry not in get_args(Geometry):
             raise ValueError(f"executor {self.executor!r} and geometry {self.geometry!r} are not both known")
         if self.geometry == "recipe" and (self.augment is None or self.executor == "gpu"):
@@ -158,7 +162,7 @@ def plan_clip(
             for room, along in zip(spare, (spare[0] > spare[1], spare[0] <= spare[1]), strict=True)
         )
         mirror = False
-    level = levels[0] if spec.exact or spec.geometry == "recipe" else smallest_level(levels, short_side)
+    level = levels[0] if spec.exact or spec.geometry == "recipe" else smallest_level(levels, short_side / spec.enlarge)
     return ClipPlan(video, view, frames, level, scaled, (top, left), mirror, label, drawn)
 
 
@@ -193,7 +197,7 @@ def _resampled(sampler: Sampler, shape: BatchShape) -> Sampler:
     return replace(sampler, **given)  # type: ignore[type-var]
 
 
-def smallest_level(levels: Sequence[Level], short_side: int) -> Level:
+def smallest_level(levels: Sequence[Level], short_side: float) -> Level:
     """The smallest level that need not be enlarged to `short_side`; the largest if all must be."""
     enough = [level for level in levels if level.short_side >= short_side]
     return min(enough, key=lambda level: level.short_side) if enough else levels[0]

@@ -29,6 +29,11 @@ class DataConfig(Strict):
     """Clips: where from, how many frames, how large, how augmented. Sizes in pixels."""
 
     root: Path
+    store: Literal["frames-db", "npy", "raw-frames", "historical", "video-file"] = Field(
+        "frames-db", description="what the frames lie in; historical and video-file need no conversion"
+    )
+    labels: Path | None = Field(None, description="labels of plain videos (store video-file)")
+    labels_format: str = "labels-csv"
     train_split: str = "train"
     val_split: str = "val"
     test_split: str = "test"
@@ -43,6 +48,10 @@ class DataConfig(Strict):
     short_side: tuple[int, int] = Field((128, 160), description="scale jitter in training")
     eval_short_side: int | None = Field(None, description="default: the smallest of short_side")
     flip: float = Field(0.5, ge=0, le=1, description="probability of mirroring in training")
+    augment: str | dict[str, Any] | None = Field(None, description="recipe for training: a name, or operations")
+    executor: Literal["fast", "imgaug", "gpu"] = Field("fast", description="who carries the recipe out")
+    geometry: Literal["loader", "recipe"] = Field("loader", description="who scales and crops")
+    max_bad: float = Field(0.001, ge=0, le=1, description="share of clips that may be replaced before the run stops")
     colour: Literal["RGB", "BGR"] = "RGB"
     mean: tuple[float, float, float] = (0.45, 0.45, 0.45)
     std: tuple[float, float, float] = (0.225, 0.225, 0.225)

@@ -48,8 +48,15 @@ def test_seed_and_epoch_change_the_draws():
 @pytest.mark.parametrize(("short_side", "level"), [(96, 128), (128, 128), (129, 256), (256, 256), (300, 256)])
 def test_the_smallest_level_that_is_large_enough_is_read(short_side, level):
     assert smallest_level(WIDE, short_side).short_side == level
-    spec = training_spec(short_side=(short_side, short_side))
+    spec = training_spec(short_side=(short_side, short_side), enlarge=1.0)
     assert plan(spec).level.short_side == level
+
+
+@pytest.mark.parametrize(("short_side", "level"), [(128, 128), (160, 128), (161, 256), (320, 256), (400, 256)])
+def test_a_level_may_be_enlarged_by_a_quarter_unless_told_otherwise(short_side, level):
+    assert plan(training_spec(short_side=(short_side, short_side))).level.short_side == level
+    with pytest.raises(ValueError, match=r"enlarge is 0\.5"):
+        training_spec(enlarge=0.5)
 
 
 def test_exact_resolution_reads_the_largest_level_and_is_the_default_for_views():
