@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,9 +31,12 @@ class Status:
 
 @dataclass(frozen=True)
 class VideoFilter:
-    """Which videos: all those for which every condition that is not None holds. `text`: part of a name or reason."""
+    """Which videos: those for which every condition that is not None or empty holds. `states`: one of them is enough.
 
-    state: str | None = None
+    `text`: part of a name or reason.
+    """
+
+    states: Sequence[str] = ()
     class_name: str | None = None
     split: str | None = None
     text: str | None = None
@@ -43,10 +46,11 @@ class VideoFilter:
 
         Class and split belong to one label; the folder's class counts for a video that no annotation names.
         """
-        parts, values = ["1"], []
-        if self.state is not None:
-            parts.append("v.state = ?")
-            values.append(self.state)
+        parts: list[str] = ["1"]
+        values: list[str] = []
+        if self.states:
+            parts.append(f"v.state IN ({','.join('?' * len(self.states))})")
+            values += self.states
         label = {"label": self.class_name, "split": self.split}
         asked = {column: value for column, value in label.items() if value is not None}
         if asked:

@@ -16,7 +16,7 @@ from service.problems import Problem, problem_openapi
 MAX_VIDEOS = 500
 MAX_SHEET = 60
 _State = Literal["ok", "failed", "quarantined", "missing", "pending"]
-_StateQuery = Annotated[_State | None, Query(description="Videos in this state only")]
+_StateQuery = Annotated[list[_State] | None, Query(max_length=5, description="Videos in one of these states only")]
 _ClassQuery = Annotated[str | None, Query(alias="class", description="A label, or the folder's class")]
 _SplitQuery = Annotated[str | None, Query(description="A split of the annotations")]
 _TextQuery = Annotated[str | None, Query(max_length=200, description="Part of a video id, a class or a reason")]
@@ -56,7 +56,7 @@ def dataset_routes(datasets: Datasets, frames: Frames) -> APIRouter:
         q: _TextQuery = None,
     ) -> VideoPage:
         """The videos of a dataset that pass the filters, one page of them."""
-        return datasets.videos(name, VideoFilter(state, class_name, split, q), limit, offset)
+        return datasets.videos(name, VideoFilter(state or (), class_name, split, q), limit, offset)
 
     @router.get("/{name}/sheet", responses=problem_openapi(404, 503))
     def contact_sheet(
@@ -69,7 +69,7 @@ def dataset_routes(datasets: Datasets, frames: Frames) -> APIRouter:
         q: _TextQuery = None,
     ) -> Sheet:
         """Some clips of a dataset with the addresses of their frames, to look at."""
-        wanted = VideoFilter("ok", class_name, split, q)
+        wanted = VideoFilter(("ok",), class_name, split, q)
         return frames.sheet(name, wanted, count=count, frames_per_clip=frames_per_clip, seed=seed)
 
     @router.get(

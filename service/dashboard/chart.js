@@ -1,175 +1,120 @@
-// A line chart in SVG: axes with units, a legend with the last values, a cursor (pointer, or arrow keys) with the values there.
+// A line chart over time: uPlot draws; legend, cursor by pointer or arrow keys, and words for screen readers are ours.
 
 import { clock, el, setText } from "/dashboard/dom.js";
 
-const SVG = "http://www.w3.org/2000/svg";
-const LEFT = 52, RIGHT = 10, TOP = 8, BOTTOM = 24, HEIGHT = 190;
-const TIME_STEPS = [1, 2, 5, 10, 15, 30, 60, 120, 180, 300, 600, 900, 1800, 3600, 7200, 14400, 28800, 43200, 86400];
+const HEIGHT = 190, COLOURS = 4;
+const DASHES = [[], [7, 4], [2, 4], [10, 3, 2, 3]];
+const TIME_STEPS = [1, 2, 5, 10, 15, 30, 60, 120, 180, 300, 600, 900, 1800, 3600, 7200, 14400, 28800, 43200, 86400,
+  172800, 432000, 864000, 2592000, 8640000];
+const charts = new Set();
+
+// Colours come from the style sheet, which knows light and dark; the canvas has to be told.
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => charts.forEach((chart) => chart.rebuild()));
 
 export class LineChart {
-  // `least`: the y axis reaches at least so far; `most`: and never further.
-  constructor({ title, unit, format, least = 0, most = Infinity }) {
-    Object.assign(this, { title, unit, format, least, most, series: [], cursor: null });
+  // `least`: the y axis reaches at least so far; `most`: never further; `steps`: values that jump, on a scale of doublings.
+  constructor({ title, unit, format, least = 0, most = Infinity, steps = false }) {
+    Object.assign(this, { title, unit, format, least, most, steps, series: [], data: [[]], plot: null });
     this.note = el("span", { class: "muted", text: unit });
     this.key = el("ul", { class: "key" });
-    this.svg = document.createElementNS(SVG, "svg");
-    this.svg.setAttribute("role", "img");
-    this.svg.setAttribute("tabindex", "0");
-    this.node = el("figure", {}, el("figcaption", {}, el("span", { text: title }), this.note), this.key, this.svg);
-    this.svg.addEventListener("pointermove", (event) => this.point(event.offsetX));
-    this.svg.addEventListener("pointerleave", () => this.point(null));
-    this.svg.addEventListener("blur", () => this.point(null));
-    this.svg.addEventListener("keydown", (event) => this.step(event));
-    new ResizeObserver(() => this.draw()).observe(this.svg);
+    this.area = el("div", { class: "plot", role: "img", tabindex: "0" });
+    this.empty = el("p", { class: "muted empty", text: "no report yet" });
+    this.node = el("figure", {}, el("figcaption", {}, el("span", { text: title }), this.note), this.key, this.empty, this.area);
+    this.area.addEventListener("keydown", (event) => this.step(event));
+    this.area.addEventListener("blur", () => this.plot?.setCursor({ left: -10, top: -10 }));
+    new ResizeObserver(() => this.resize()).observe(this.area);
+    charts.add(this);
   }
 
   // `series`: [{name, points: [[seconds, value], ...]}], in order of time; an empty one is not shown.
   show(series) {
+    const before = this.series.map((one) => one.name).join();
     this.series = series.filter((one) => one.points.length);
-    this.draw();
-  }
-
-  point(offset) {
-    this.cursor = offset === null || !this.x ? null : this.x.back(offset);
-    this.draw();
-  }
-
-  step(event) {
-    const move = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-    if (!move || !this.x) return;
-    event.preventDefault();
-    const [from, to] = this.x.range;
-    this.cursor = Math.min(Math.max((this.cursor ?? to) + (move * (to - from)) / 50, from), to);
-    this.draw();
-  }
-
-  draw() {
-    const width = this.svg.clientWidth;
-    if (!width) return;
-    this.svg.setAttribute("viewBox", `0 0 ${width} ${HEIGHT}`);
-    this.svg.replaceChildren();
-    this.x = null;
-    if (!this.series.length) {
-      this.text("no report yet", width / 2, HEIGHT / 2, "middle");
-      this.legend();
-      return;
-    }
-    const all = this.series.flatMap((one) => one.points);
-    const ys = extent(all.map((p) => p[1]));
-    const ticks = valueTicks(Math.min(0, ys[0]), Math.min(Math.max(ys[1], this.least), this.most));
-    this.x = scale(extent(all.map((p) => p[0])), [LEFT, width - RIGHT]);
-    this.y = scale([ticks[0], ticks[ticks.length - 1]], [HEIGHT - BOTTOM, TOP]);
-    this.axes(ticks, width);
-    this.series.forEach((one, i) => this.line(one.points, i, width));
-    if (this.cursor !== null) {
-      const x = this.x(this.cursor);
-      this.add("line", { class: "cursor", x1: x, x2: x, y1: TOP, y2: HEIGHT - BOTTOM });
-    }
+    this.data = joined(this.series);
+    this.empty.hidden = this.series.length > 0;
+    if (!this.plot || before !== this.series.map((one) => one.name).join()) this.rebuild();
+    else this.plot.setData(this.data);
     this.legend();
   }
 
-  axes(ticks, width) {
-    for (const tick of ticks) {
-      this.add("line", { class: "grid", x1: LEFT, x2: width - RIGHT, y1: this.y(tick), y2: this.y(tick) });
-      this.text(this.format(tick), LEFT - 6, this.y(tick) + 4, "end");
-    }
-    const times = timeTicks(this.x.range, Math.max(Math.floor(width / 75), 2));
-    times.forEach((tick, i) => {
-      const at = this.x(tick);
-      this.text(clock(tick) + (i === times.length - 1 ? (tick >= 3600 ? " h" : " min") : ""), at, HEIGHT - 6, at > width - 40 ? "end" : "middle");
+  rebuild() {
+    this.plot?.destroy();
+    this.plot = null;
+    const width = this.area.clientWidth;
+    if (!width || !this.series.length) return;
+    const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+    const axis = { stroke: colour("--muted"), grid: { stroke: colour("--line"), width: 1 }, ticks: { show: false },
+      font: "12px system-ui, sans-serif", size: 28, gap: 4 };
+    const line = (one, i) => ({
+      label: one.name, stroke: colour(`--c${i % COLOURS}`), width: 1.8, dash: DASHES[i % COLOURS], spanGaps: true,
+      points: { show: one.points.length <= 30, size: 5 },
+      ...(this.steps && { paths: uPlot.paths.stepped({ align: 1 }) }),
     });
+    this.plot = new uPlot({
+      width, height: HEIGHT, legend: { show: false },
+      cursor: { drag: { x: false, y: false }, y: false, points: { size: 6 } },
+      scales: { x: { time: false }, y: this.steps ? { distr: 3, log: 2 } : { range: (_, low, high) => this.range(low, high) } },
+      series: [{}, ...this.series.map(line)],
+      axes: [
+        { ...axis, incrs: TIME_STEPS, space: 70, values: (_, ticks) => ticks.map(clock) },
+        { ...axis, size: 52, values: (_, ticks) => ticks.map((tick) => (tick === null ? "" : this.format(tick))) },
+      ],
+      hooks: { setCursor: [() => this.legend()] },
+    }, this.data, this.area);
   }
 
-  line(points, i, width) {
-    const few = points.length <= 30;
-    const drawn = few ? points : thin(points, this.x, width);
-    const d = drawn.map(([x, y], n) => `${n ? "L" : "M"}${this.x(x).toFixed(1)} ${this.y(y).toFixed(1)}`).join("");
-    this.add("path", { class: `s s${i % 4}`, d });
-    if (few) for (const [x, y] of points) this.add("circle", { class: `p${i % 4}`, cx: this.x(x), cy: this.y(y), r: 2.5 });
+  range(low, high) {
+    return [Math.min(0, low ?? 0), Math.min(Math.max((high ?? 0) * 1.05, this.least), this.most)];
+  }
+
+  resize() {
+    const width = this.area.clientWidth;
+    if (!this.plot) this.rebuild();
+    else if (width && width !== this.plot.width) this.plot.setSize({ width, height: HEIGHT });
+  }
+
+  step(event) {
+    const move = { ArrowLeft: -1, ArrowRight: 1, Home: -Infinity, End: Infinity }[event.key];
+    const times = this.data[0];
+    if (!move || !this.plot || !times.length) return;
+    event.preventDefault();
+    const stride = Math.max(Math.round(times.length / 50), 1);
+    const place = Math.min(Math.max((this.plot.cursor.idx ?? times.length - 1) + move * stride, 0), times.length - 1);
+    this.plot.setCursor({ left: this.plot.valToPos(times[place], "x"), top: 10 });
   }
 
   legend() {
     while (this.key.children.length > this.series.length) this.key.lastChild.remove();
+    const at = this.plot?.cursor.idx ?? null;
     this.series.forEach((one, i) => {
       let item = this.key.children[i];
       if (!item) {
-        const swatch = document.createElementNS(SVG, "svg");
-        swatch.setAttribute("class", "swatch");
-        swatch.setAttribute("aria-hidden", "true");
-        const line = document.createElementNS(SVG, "path");
-        line.setAttribute("class", `s s${i % 4}`);
-        line.setAttribute("d", "M1 4H25");
-        swatch.append(line);
-        item = el("li", {}, swatch, el("span"), el("strong"));
+        item = el("li", {}, el("span", { class: `swatch c${i % COLOURS}`, "aria-hidden": "true" }), el("span"), el("strong"));
         this.key.append(item);
       }
       setText(item.children[1], one.name);
-      setText(item.children[2], this.format(this.value(one)));
+      setText(item.children[2], this.format(this.value(i, at)));
     });
-    setText(this.note, this.cursor === null ? this.unit : `${this.unit}, at ${clock(this.cursor)}`);
-    const said = this.series.map((one) => `${one.name} ${this.format(this.value(one))}`).join(", ");
-    this.svg.setAttribute("aria-label", `${this.title}, ${this.unit}: ${said || "no report yet"}. Arrow keys move in time.`);
+    setText(this.note, at === null ? this.unit : `${this.unit}, at ${clock(this.data[0][at])}`);
+    const said = this.series.map((one, i) => `${one.name} ${this.format(this.value(i, at))}`).join(", ");
+    this.area.setAttribute("aria-label", `${this.title}, ${this.unit}: ${said || "no report yet"}. Arrow keys move in time.`);
   }
 
-  // The last value, or the one nearest to the cursor.
-  value(one) {
-    if (this.cursor === null) return one.points[one.points.length - 1][1];
-    return one.points.reduce((best, p) => (Math.abs(p[0] - this.cursor) < Math.abs(best[0] - this.cursor) ? p : best))[1];
-  }
-
-  text(content, x, y, anchor) {
-    this.add("text", { x, y, "text-anchor": anchor }).textContent = content;
-  }
-
-  add(tag, attributes) {
-    const node = document.createElementNS(SVG, tag);
-    for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
-    this.svg.append(node);
-    return node;
+  // The last value, or the one at or before the cursor.
+  value(i, at) {
+    const values = this.data[i + 1];
+    for (let n = at ?? values.length - 1; n >= 0; n -= 1) if (values[n] !== null) return values[n];
+    return null;
   }
 }
 
-function scale([from, to], [low, high]) {
-  const span = to - from || 1;
-  const place = (value) => low + ((value - from) / span) * (high - low);
-  place.back = (pixel) => Math.min(Math.max(from + ((pixel - low) / (high - low)) * span, from), to);
-  place.range = [from, to];
-  return place;
-}
-
-function extent(values) {
-  return values.reduce(([low, high], v) => [Math.min(low, v), Math.max(high, v)], [Infinity, -Infinity]);
-}
-
-// About four round values from at or below `low` to at or above `high`.
-function valueTicks(low, high) {
-  const rough = (high - low || 1) / 4;
-  const power = 10 ** Math.floor(Math.log10(rough));
-  const step = [1, 2, 2.5, 5, 10].map((m) => m * power).find((s) => s >= rough * 0.999);
-  const first = Math.floor(low / step), last = Math.max(Math.ceil(high / step - 1e-9), first + 1);
-  return Array.from({ length: last - first + 1 }, (_, i) => Number(((first + i) * step).toPrecision(12)));
-}
-
-function timeTicks([from, to], most) {
-  const span = to - from;
-  const step = TIME_STEPS.find((s) => span / s <= most) ?? Math.ceil(span / most / 86400) * 86400;
-  const ticks = [];
-  for (let t = Math.ceil(from / step) * step; t <= to; t += step) ticks.push(t);
-  return ticks;
-}
-
-// The lowest and the highest point of every pixel column: a peak stays seen however many reports there are.
-function thin(points, x, width) {
-  if (points.length <= 2 * width) return points;
-  const out = [];
-  let column = null, low = null, high = null;
-  const flush = () => { if (low) out.push(...(low === high ? [low] : low[0] <= high[0] ? [low, high] : [high, low])); };
-  for (const p of points) {
-    const here = Math.round(x(p[0]));
-    if (here !== column) { flush(); column = here; low = high = p; }
-    if (p[1] < low[1]) low = p;
-    if (p[1] > high[1]) high = p;
-  }
-  flush();
-  return out;
+// uPlot wants one row of times and a row of values per line, null where a line has none.
+function joined(series) {
+  const times = [...new Set(series.flatMap((one) => one.points.map((p) => p[0])))].sort((a, b) => a - b);
+  const place = new Map(times.map((time, i) => [time, i]));
+  return [times, ...series.map((one) => {
+    const values = new Array(times.length).fill(null);
+    for (const [time, value] of one.points) values[place.get(time)] = value;
+    return values;
+  })];
 }

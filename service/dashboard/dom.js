@@ -78,3 +78,7 @@ export function clock(seconds) {
   const hours = Math.floor(s / 3600);
   return hours ? `${hours}:${two(Math.floor((s % 3600) / 60))}:${two(s % 60)}` : `${Math.floor(s / 60)}:${two(s % 60)}`;
 }
+
+export function ago(at) {
+  return at === null || at === undefined ? missing : `${duration(Math.max(Date.now() / 1000 - at, 0))} ago`;
+}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ from fastapi.testclient import TestClient
 
 from service.app import DASHBOARD
 
-FILES = sorted(path.name for path in DASHBOARD.iterdir())
+FILES = sorted(path.name for path in DASHBOARD.iterdir() if path.is_file())
+UPLOT = DASHBOARD / "vendor" / "uplot"
 
 
 def test_the_page_and_its_files_are_served(client: TestClient) -> None:
@@ -42,5 +44,35 @@ def test_every_import_of_a_module_is_there() -> None:
             assert (DASHBOARD / target).is_file()
 
 
+def test_the_chart_library_is_shipped_with_its_licence_and_asks_nobody(client: TestClient) -> None:
+    assert "MIT" in (UPLOT / "LICENSE").read_text()
+    script = (UPLOT / "uPlot.iife.min.js").read_text()
+    assert re.findall(r"https?://[^ )]*", script) == ["https://github.com/leeoniya/uPlot"]  # In its licence comment.
+    assert not re.search(
+        r"fetch\(|XMLHttpRequest|importScripts|@import|url\(", script + (UPLOT / "uPlot.min.css").read_text()
+    )
+    assert client.get("/dashboard/vendor/uplot/uPlot.iife.min.js").status_code == 200
+
+
 def test_a_first_paint_needs_little(client: TestClient) -> None:
-    assert sum((DASHBOARD / name).stat().st_size for name in FILES) < 100_000
+    """Style and page are needed before something is seen; scripts wait (defer, module)."""
+    page = client.get("/").text
+    assert all("defer" in tag or "module" in tag for tag in re.findall(r"<script[^>]*>", page))
+    assert sum(path.stat().st_size for path in DASHBOARD.rglob("*") if path.suffix in (".html", ".css")) < 30_000
+    assert sum(path.stat().st_size for path in DASHBOARD.rglob("*") if path.is_file()) < 150_000
+
+
+def test_what_the_scripts_look_for_is_in_the_page() -> None:
+    page = (DASHBOARD / "index.html").read_text(encoding="utf-8")
+    wanted = {
+        name for script in DASHBOARD.glob("*.js") for name in re.findall(r'\$\("([^"]+)"\)', script.read_text("utf-8"))
+    }
+    assert len(wanted) > 20
+    assert [name for name in sorted(wanted) if f'id="{name}"' not in page] == []
+
+
+def test_the_files_are_part_of_the_package() -> None:
+    shipped = tomllib.loads((DASHBOARD.parents[1] / "pyproject.toml").read_text())
+    patterns = shipped["tool"]["setuptools"]["package-data"]["service"]
+    here = {path for path in DASHBOARD.rglob("*") if path.is_file()}
+    assert {path for pattern in patterns for path in DASHBOARD.parent.glob(pattern) if path.is_file()} >= here

@@ -56,6 +56,7 @@ def test_a_split_without_a_name_has_a_word(client: TestClient, root: Path) -> No
     [
         ("", ["v_0", "v_1", "v_2", "v_3", "cut", "gone", "later"]),
         ("state=failed", ["cut"]),
+        ("state=failed&state=missing", ["cut", "gone"]),
         ("class=left", ["v_0", "v_2", "cut"]),
         ("class=up", ["later"]),
         ("split=train", ["v_0", "v_1", "cut", "gone"]),
@@ -97,7 +98,7 @@ def test_a_faulty_parameter_is_named(client: TestClient, query: str) -> None:
     answer = client.get(f"/api/datasets/motion/videos?{query}")
     assert answer.status_code == 422
     assert answer.headers["content-type"] == "application/problem+json"
-    assert answer.json()["errors"][0]["loc"] == ["query", query.partition("=")[0]]
+    assert answer.json()["errors"][0]["loc"][:2] == ["query", query.partition("=")[0]]
 
 
 @pytest.mark.parametrize(
