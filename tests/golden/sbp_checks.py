@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ingest.targets import Segment, frame_targets, num_target_rows
 from loaders.sampling import Dense, kept_frames
 from loaders.windows import OnlineWindows, Window
 from tests.golden.rngs import TorchRng
@@ -29,7 +30,9 @@ def _functions(path: Path) -> Cases:
         yield f"partial_feedback_frames/{i}", partial(_kept, entry)
     if "oad_layers" in data:
         yield from _layers(data)
-    known = {"kinetics_clip_ids", "partial_feedback_frames", "oad_layers", "layers"}
+    if "perframe_label/rows" in data:
+        yield from _targets(data)
+    known = {"kinetics_clip_ids", "partial_feedback_frames", "oad_layers", "layers", "perframe_label"}
     for group in sorted({key.partition("/")[0] for key in data} - known):
         yield group, partial(pytest.fail, f"not checked by anything here: {group}")
 
@@ -46,6 +49,28 @@ def _clip_ids(entry: dict[str, Any]) -> None:
     else:
         pytest.fail(f"clips of the strategy {entry['strategy']!r} are not known here")
     assert ids.tolist() == entry["ids"]
+
+
+def _targets(data: Mapping[str, np.ndarray]) -> Cases:
+    """Segments in seconds of 30 fps videos to targets at 4 rows a second, by the rule of the published generator."""
+    given = from_json(data["perframe_label/rows"])
+    no_unknown(given, "rows|video_num_frames|class_names")
+    videos = {key.partition("/")[2] for key in data if key.startswith("perframe_label/")} - {"rows"}
+    assert videos == set(given["video_num_frames"])
+    for video in sorted(videos):
+        yield f"perframe_label/{video}", partial(_target, given, video, data[f"perframe_label/{video}"])
+
+
+def _target(given: dict[str, Any], video: str, expected: np.ndarray) -> None:
+    names = given["class_names"]
+    segments = [
+        Segment(start_s, end_s, names.index(label))
+        for of_video, label, _, start_s, end_s, _, _ in given["rows"]
+        if of_video == video
+    ]
+    num_rows = num_target_rows(given["video_num_frames"][video], 30.0)
+    targets = frame_targets(segments, num_rows, len(names), rule="thumos-reference")
+    np.testing.assert_array_equal(targets.rows, expected)
 
 
 def _kept(entry: dict[str, Any]) -> None:
