@@ -35,6 +35,9 @@ _STATE_VERSION = 1
 
 Workers = Literal["processes", "threads"]
 
+Backend = Literal["cpu", "dali"]
+"""What decodes and resizes: libjpeg-turbo and OpenCV in the workers, or DALI, on the GPU where there is one."""
+
 
 @dataclass
 class ClipBatch:
@@ -65,18 +68,29 @@ class ClipBatch:
     ) -> torch.Tensor:
         """(frames / 255 - mean) / std as float32 (B, C, T, H, W) on `device`; uint8 is what crosses to it.
 
-        What a recipe with the executor `gpu` does to the clips is done here.
+        What a recipe with the executor `gpu` does to the clips is done here. Frames that DALI has left on the device stay.
 
         The memory order stays that of the frames, which is `channels_last_3d`.
         """
-        frames = self.frames.to(device, non_blocking=True)
-        if frames.is_cuda:  # The loader must not write to the slot before the copy has left it.
+        slot = self.frames
+        frames = slot.to(device, non_blocking=not slot.is_cuda)
+        if frames.is_cuda and not slot.is_cuda:  # The loader must not write to the slot before the copy has left it.
             self._copied = torch.cuda.current_stream(frames.device).record_event()
         if self._drawn is not None:
             frames = run_gpu(frames, [drawn or _nothing(frames) for drawn in self._drawn])
         scale = torch.tensor([1 / (255 * s) for s in std], device=device)
         shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], device=device)
-        return frames.float().mul_(scale).add_(shift).permute(0, 4, 1, 2, 3)
+        pixels = frames.float()
+        if slot.is_cuda:  # Nor before this has read it, where it lies on the device (DALI).
+            self._copied = torch.cuda.current_stream(slot.device).record_event()
+        return pixels.mul_(scale).add_(shift).permute(0, 4, 1, 2, 3)
+
+    def wait_until_read(self) -> None:
+        """Until nothing that was begun on a device reads the frames any more: the loader is about to write them anew."""
+        if self._copied is not None:
+            self._copied.synchronize()
+        elif self.frames.is_cuda:
+            torch.cuda.current_stream(self.frames.device).synchronize()
 
     def copied(self) -> ClipBatch:
         """The same in memory of its own, to be kept."""
@@ -94,6 +108,15 @@ def _base_clips(shapes: ShapePlan | None) -> int:
     return max(shapes.phases[-1].cycle, key=lambda shape: shape.num_frames * shape.height * shape.width).num_clips
 
 
+def _engine_of(backend: Backend, workers: Workers, dataset: ClipDataset, spec: ClipSpec) -> Callable[..., Engine]:
+    if backend == "dali":
+        from loaders.dali import DaliEngine, check_dali_can  # Not above: an extra, and slow to import.
+
+        check_dali_can(dataset, spec)
+        return DaliEngine
+    return ProcessEngine if workers == "processes" else ThreadEngine
+
+
 class ClipLoader:
     """Yields the batches of one epoch after the other.
 
@@ -106,6 +129,9 @@ class ClipLoader:
     `drop_last` are on for training specs and off for evaluation specs unless said otherwise. `depth` batches are made
     ahead; memory is (depth + 2) batches. With `shapes`, a plan of multigrid, the batches change their shape as it says
     (its `num_clips` are those of all ranks together) and `batch_size` is not used.
+
+    With the `backend` `dali` (an extra) DALI decodes and resizes in `num_workers` threads, on the GPU where there is one;
+    `workers` is not used then. All but the pixels is as without, and those differ little (docs/loaders.md).
 
     A clip that cannot be made is replaced in training by another that its place determines, and recorded in the catalog;
     when more than `max_bad` of the clips had to be, the run stops. In evaluation, or with `max_bad` 0, it is an error at
@@ -128,6 +154,7 @@ class ClipLoader:
         world_size: int = 1,
         shapes: ShapePlan | None = None,
         max_bad: float = 0.001,
+        backend: Backend = "cpu",
     ) -> None:
         if (batch_size is None) == (shapes is None):
             raise ValueError("give either a batch_size or a plan of shapes")
@@ -137,6 +164,8 @@ class ClipLoader:
             raise ValueError(f"rank is {rank}; with a world_size of {world_size} it is 0 to {world_size - 1}")
         if workers not in get_args(Workers):
             raise ValueError(f"workers are {workers!r}; there are {', '.join(get_args(Workers))}")
+        if backend not in get_args(Backend):
+            raise ValueError(f"backend is {backend!r}; there are {', '.join(get_args(Backend))}")
         training = spec.views is None
         self.dataset, self.spec, self.seed = dataset, spec, seed
         self.rank, self.world_size = rank, world_size
@@ -159,8 +188,7 @@ class ClipLoader:
         self.epoch = 0
         self._position = 0
         self._bad = BadSamples(dataset, max_bad if training else 0.0)
-        engine = ProcessEngine if workers == "processes" else ThreadEngine
-        self._engine: Engine = engine(
+        self._engine: Engine = _engine_of(backend, workers, dataset, spec)(
             dataset, num_workers=self.num_workers, num_slots=depth + 2, slot_bytes=self.batches.most_bytes
         )
         self.statistics = Statistics(self.num_workers, depth + 2)
@@ -200,8 +228,7 @@ class ClipLoader:
                 if clips:
                     batch = self._batch(slot, clips, now)
                     yield batch
-                    if batch._copied is not None:
-                        batch._copied.synchronize()
+                    batch.wait_until_read()
                 waiting.popleft()
                 self._engine.free.put(slot)
             self.epoch, self._position = self.epoch + 1, 0

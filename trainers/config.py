@@ -40,6 +40,7 @@ class DataConfig(Strict):
     batch_size: int = Field(ge=1, description="clips per step and device")
     workers: Literal["processes", "threads"] = Field("processes", description="what decodes: processes, or threads")
     num_workers: int | None = Field(None, ge=1, description="how many of them; default: one per core")
+    backend: Literal["cpu", "dali"] = Field("cpu", description="who decodes: the workers, or DALI (extra `dali`)")
     depth: int = Field(2, ge=1, description="batches made ahead")
     sampling: Literal["random-interval", "segments"] = "random-interval"
     num_frames: int = Field(16, ge=1)

@@ -68,6 +68,7 @@ def make_loader(config: Config, split: Split, *, rank: int = 0, world_size: int 
         seed=config.seed,
         workers=data.workers,
         num_workers=data.num_workers,
+        backend=data.backend,
         depth=data.depth,
         max_bad=data.max_bad,
         rank=rank,
