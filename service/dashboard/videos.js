@@ -29,6 +29,11 @@ export function datasetsSeen(datasets) {
   show($("videos-dataset"), names, () => names.map((name) => el("option", { value: name, text: name })));
   const chosen = datasets.find((dataset) => dataset.name === $("videos-dataset").value);
   if (!chosen) return;
+  if (chosen.error) {
+    $("videos-count").textContent = chosen.error;
+    now.dataset = null; // Once it can be read again, everything of it is asked anew.
+    return;
+  }
   if (chosen.name !== now.dataset) changed("videos-dataset");
   else if (JSON.stringify(chosen.states) !== now.seen) loadVideos();
   now.seen = JSON.stringify(chosen.states);
@@ -69,6 +74,7 @@ async function loadClasses() {
 }
 
 async function loadVideos() {
+  if (!now.dataset) return;
   const state = $("videos-state").value;
   const asked = address("videos", { ...filters(), state: STATES[state] ?? [state], limit: PAGE, offset: now.offset });
   try {

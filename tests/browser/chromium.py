@@ -85,7 +85,12 @@ class Browser:
         """The value of the expression as soon as it is truthy. Raises: AssertionError when it does not become so."""
         deadline = time.monotonic() + patience_s
         while time.monotonic() < deadline:
-            if value := self.js(expression):
+            if (value := self.js(expression)) not in (
+                None,
+                False,
+                0,
+                "",
+            ):  # An element comes as {}, which is something.
                 return value
             time.sleep(0.05)
         raise AssertionError(f"never true: {expression}; the page's console said: {self.errors}")
