@@ -194,11 +194,9 @@ class _Cutter:
         y0, y1 = round(top * fy), round((top + height) * fy)
         x0, x1 = round(left * fx), round((left + width) * fx)
         part = image[y0 : max(y1, y0 + 1), x0 : max(x1, x0 + 1)]
-        if plan.mirror:  # The part is smaller or in the cache; the place in the batch is neither.
-            resized = cv2.resize(part, (width, height), interpolation=interpolation)
-            cv2.flip(resized, 1, dst=out)
-        else:
-            cv2.resize(part, (width, height), dst=out, interpolation=interpolation)
+        cv2.resize(part, (width, height), dst=out, interpolation=interpolation)
+        if plan.mirror:  # In place, as what was just written is still in the cache.
+            cv2.flip(out, 1, dst=out)
 
 
 class _FastCutter(_Cutter):
