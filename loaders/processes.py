@@ -8,9 +8,13 @@ parts are made again; they are pure functions of their places.
 from __future__ import annotations
 
 import contextlib
+import json
 import mmap
 import multiprocessing
 import os
+import pickle
+import subprocess
+import sys
 import tempfile
 import threading
 import traceback
@@ -18,13 +22,12 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
-from multiprocessing.reduction import DupFd
 from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
 
+from ingest.errors import ClipmillError
 from ingest.executors import WorkerTraceback, die_with_parent, ignoring_sigint, portable
 from loaders.clips import ClipSpec
 from loaders.dataset import ClipDataset
@@ -148,7 +151,7 @@ class ProcessEngine:
 
     def processes(self) -> list[int]:
         """Process ids of the decoders."""
-        return [worker.process.pid or 0 for worker in self._workers]
+        return [worker.process.pid for worker in self._workers]
 
     def _run(self) -> None:
         """The pump: hands out parts, takes in results, replaces the dead. Ends with `close`."""
@@ -188,8 +191,7 @@ class ProcessEngine:
 
     def _replace(self, worker: _Worker) -> None:
         """A process is gone: its parts are made again by a new one."""
-        worker.process.join()
-        code = worker.process.exitcode
+        code = worker.process.wait()
         self._deaths += 1
         if self._deaths > _MOST_DEATHS * len(self._workers):
             raise RuntimeError(f"the loader's processes die again and again, the last with exit code {code}")
@@ -210,60 +212,73 @@ class ProcessEngine:
 
 
 class _Worker:
-    """One decoder process, the pipe to it, and the parts it has at hand."""
+    """One decoder process, the pipe to it, and the parts it has at hand.
+
+    A program of its own, and not `multiprocessing`'s: that would run the trainer's script once more in every process,
+    unless the script guards against it.
+    """
 
     def __init__(self, dataset: ClipDataset, file: int, num_bytes: int) -> None:
-        context = multiprocessing.get_context("spawn")
-        self.connection, theirs = context.Pipe()
-        alive, self._lifeline = context.Pipe(duplex=False)
+        self.connection, theirs = multiprocessing.Pipe()
+        alive, self._lifeline = multiprocessing.Pipe(duplex=False)
         self.parts: deque[_Part] = deque()
-        self.process: SpawnProcess = context.Process(
-            target=_serve, args=(theirs, alive, _Passed(file), num_bytes, dataset), name="clipmill-decoder", daemon=True
-        )
+        passed = (theirs.fileno(), alive.fileno(), file)
         with ignoring_sigint():
-            self.process.start()
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", _PROGRAM, json.dumps(sys.path), *map(str, passed)],
+                pass_fds=passed,
+                stdin=subprocess.DEVNULL,
+            )
         theirs.close()
         alive.close()
+        self._send((num_bytes, dataset))
 
     def give(self, part: _Part) -> None:
         self.parts.append(part)
+        self._send(part.message)
+
+    def _send(self, message: Any) -> None:
         with contextlib.suppress(OSError):  # One that died meanwhile shows as end of file on the next read.
-            self.connection.send(part.message)
+            self.connection.send(message)
 
     def stop(self) -> None:
         self.process.kill()
-        self.process.join()
+        self.process.wait()
         self.connection.close()
         self._lifeline.close()
 
 
-class _Passed:
-    """An open file on its way to a process that is being spawned."""
-
-    def __init__(self, file: int) -> None:
-        self._file = file
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _received, (DupFd(self._file),)
+_PROGRAM = """
+import json, sys
+sys.path[:] = json.loads(sys.argv[1])
+from loaders.processes import serve
+serve(*map(int, sys.argv[2:]))
+"""
 
 
-def _received(passed: Any) -> int:
-    return passed.detach()
+def serve(theirs: int, alive: int, file: int) -> None:
+    """Body of a decoder: parts in, finished clips into the slots, what is known of them out; until the parent is gone.
 
-
-def _serve(connection: Connection, alive: Connection, file: int, num_bytes: int, dataset: ClipDataset) -> None:
-    """Body of a decoder: parts in, finished clips into the slots, what is known of them out; until the parent is gone."""
-    threading.Thread(target=die_with_parent, args=(alive,), daemon=True).start()
-    memory = np.frombuffer(mmap.mmap(file, num_bytes), np.uint8)
-    maker = ClipMaker(dataset, FrameReader(dataset))
+    Given are file descriptors: of the pipe to talk through, of one that ends with the parent, of the slots' memory.
+    """
+    threading.Thread(target=die_with_parent, args=(Connection(alive),), daemon=True).start()
+    connection = Connection(theirs)
+    begun = connection.recv_bytes()
+    maker: ClipMaker | None = None
     while True:
         try:
-            offset, spec, places, replace_bad = connection.recv()
+            message = connection.recv_bytes()
         except EOFError:
             return
-        made: list[Made | None] = [None] * len(places)
+        made: list[Made | None] = []
         error, trace = None, ""
         try:
+            if maker is None:
+                num_bytes, dataset = _unpacked(begun)
+                memory = np.frombuffer(mmap.mmap(file, num_bytes), np.uint8)
+                maker = ClipMaker(dataset, FrameReader(dataset))
+            offset, spec, places, replace_bad = _unpacked(message)
+            made = [None] * len(places)
             end = offset + len(places) * spec.clip_bytes
             frames = memory[offset:end].reshape(len(places), spec.num_frames, spec.height, spec.width, 3)
             for row, place in enumerate(places):
@@ -271,6 +286,17 @@ def _serve(connection: Connection, alive: Connection, file: int, num_bytes: int,
         except Exception as raised:
             error, trace = portable(raised), "\n" + traceback.format_exc()
         connection.send((made, error, trace))
+
+
+def _unpacked(message: bytes) -> Any:
+    try:
+        return pickle.loads(message)
+    except (AttributeError, ImportError) as error:
+        raise ClipmillError(
+            f"a decoder process cannot rebuild what it is to make: {error}.",
+            "Classes and functions of the script itself are not known there.",
+            "Move them into a module that can be imported, or load with workers='threads'.",
+        ) from None
 
 
 def _nameless_file(num_bytes: int) -> int:

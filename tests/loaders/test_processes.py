@@ -198,6 +198,39 @@ def test_a_trainer_that_ends_takes_its_processes_along_and_leaves_no_memory(root
         assert set(Path("/dev/shm").iterdir()) <= shared
 
 
+_SCRIPT = """
+import sys
+from dataclasses import dataclass
+import numpy as np
+from loaders import ClipDataset, ClipLoader, RandomInterval
+from tests.loaders.samples import training_spec
+print("once")
+@dataclass(frozen=True)
+class Mine(RandomInterval):
+    pass
+sampler = Mine(4) if sys.argv[2] == "mine" else RandomInterval(4)
+with ClipLoader(ClipDataset(sys.argv[1]), training_spec(sampler=sampler), batch_size=4, num_workers=2) as loader:
+    print(sum(len(batch) for batch in loader))
+"""
+
+
+def test_a_script_needs_no_guard_against_being_run_again(root: Path, tmp_path: Path) -> None:
+    script = tmp_path / "train.py"
+    script.write_text(_SCRIPT)
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run([sys.executable, script, root, "plain"], env=environment, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("once\n12\n", "")
+
+
+def test_what_only_the_script_knows_is_a_clear_error(root: Path, tmp_path: Path) -> None:
+    script = tmp_path / "train.py"
+    script.write_text(_SCRIPT)
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run([sys.executable, script, root, "mine"], env=environment, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "load with workers='threads'" in done.stderr
+
+
 def test_decoders_do_without_torch() -> None:
     code = "import sys, loaders.processes, loaders.making; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True)
