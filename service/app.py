@@ -23,6 +23,7 @@ from service.frames import Frames
 from service.guard import Guard
 from service.inbox import Inbox
 from service.problems import MEDIA_TYPE, add_problem_handlers
+from service.recent import Recent
 from service.runs import Runs
 from service.settings import Settings
 
@@ -49,7 +50,9 @@ def create_app(settings: Settings, stopping: threading.Event | None = None) -> F
     def dashboard() -> FileResponse:
         return FileResponse(DASHBOARD / "index.html", headers={"Cache-Control": "no-cache"})
 
-    app.add_middleware(Guard, token=settings.token)
+    if settings.shared_for_s:
+        app.add_middleware(Recent, shared_for_s=settings.shared_for_s)
+    app.add_middleware(Guard, token=settings.token)  # Added last, it comes first: what is shared is guarded, too.
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app
 

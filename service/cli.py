@@ -26,11 +26,13 @@ def serve(
     ] = 365,
 ) -> None:
     """Serve the status of datasets and runs, metrics and a dashboard, until Ctrl-C."""
+    from service.recent import SHARED_FOR_S
     from service.server import run_server  # fastapi and uvicorn are loaded only when they serve.
     from service.settings import Settings, named_roots, read_token
 
     token = read_token(token_file) if token_file else None
-    settings = Settings(named_roots(root), Path(os.path.abspath(runs)), host, port, token, keep_days)  # noqa: PTH100 - keep links
+    folder = Path(os.path.abspath(runs))  # noqa: PTH100 - a link stays one
+    settings = Settings(named_roots(root), folder, host, port, token, keep_days, SHARED_FOR_S)
     run_server(settings, lambda url: typer.echo(f"Clipmill serves {url} (Ctrl-C stops it)"))
 
 

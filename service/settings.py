@@ -20,7 +20,8 @@ class Settings:
     """`roots`: the name a dataset has in URLs -> its root. `runs`: the folder of the runs; it may appear later.
 
     `token`: what a caller must present for everything but /healthz; None: nothing is asked, which only loopback allows.
-    `keep_days`: pushed runs that have been silent for so long are removed.
+    `keep_days`: pushed runs that have been silent for so long are removed. `shared_for_s`: who asks for the status
+    within so many seconds of another gets the same answer; 0: everybody gets one of his own.
     Raises: ClipmillError for an address that other machines can reach and no token.
     """
 
@@ -30,6 +31,7 @@ class Settings:
     port: int = 8000
     token: str | None = None
     keep_days: float = 365.0
+    shared_for_s: float = 0.0
 
     def __post_init__(self) -> None:
         if not self.token and not is_loopback(self.host):
