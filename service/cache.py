@@ -14,6 +14,8 @@ T = TypeVar("T")
 _FRESH_S = 1.0
 _KEPT_S = 15.0
 _MOST_OF_A_CORE = 0.1
+_DEAR_S = 0.05
+_MEANWHILE_S = 30.0
 
 Signature = tuple[Any, ...]
 
@@ -38,6 +40,10 @@ class _Kept(Generic[T]):
     signature: Signature
 
 
+def in_background(work: Callable[[], None]) -> None:
+    threading.Thread(target=work, name="clipmill-refresh", daemon=True).start()
+
+
 class FileCache(Generic[T]):
     """Values computed from files, one per key.
 
@@ -48,8 +54,15 @@ class FileCache(Generic[T]):
     for a locked file in turn.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic, *, cheap: bool = False) -> None:
-        self._clock, self._cheap = clock, cheap
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        cheap: bool = False,
+        in_background: Callable[[Callable[[], None]], None] = in_background,
+    ) -> None:
+        self._clock, self._cheap, self._in_background = clock, cheap, in_background
+        self._refreshing: set[str] = set()
         self._kept: dict[str, _Kept[T]] = {}
         self._failed: dict[str, tuple[float, Exception]] = {}
         self._locks: dict[str, threading.Lock] = {}
@@ -64,6 +77,9 @@ class FileCache(Generic[T]):
             kept = self._kept.get(key)
             if kept is not None and self._usable(kept, now, seen):
                 return kept.value
+            if kept is not None and self._usable_meanwhile(kept, now, seen):
+                self._refresh(key, path, compute)
+                return kept.value
             failed_at, error = self._failed.get(key, (-1.0, None))
             if error is not None and failed_at > asked:
                 raise error
@@ -77,12 +93,36 @@ class FileCache(Generic[T]):
             self._kept[key] = _Kept(value, self._clock(), self._clock() - now, seen)
             return value
 
+    def _refresh(self, key: str, path: Path, compute: Callable[[], T]) -> None:
+        """Compute anew without holding anybody up. If that fails, whoever asks next finds out for himself."""
+        if key in self._refreshing:
+            return
+        self._refreshing.add(key)
+
+        def refresh() -> None:
+            now, seen = self._clock(), signature(path)
+            try:
+                value = compute()
+                self._kept[key] = _Kept(value, self._clock(), self._clock() - now, seen)
+            except Exception:
+                self._kept.pop(key, None)
+            finally:
+                self._refreshing.discard(key)
+
+        self._in_background(refresh)
+
     def keep_only(self, wanted: Callable[[str], bool]) -> None:
         """Forget the values of the other keys: their files are gone."""
         with self._lock:
             for key in [key for key in self._locks if not wanted(key)]:
                 for kept in (self._kept, self._failed, self._locks):
                     kept.pop(key, None)
+
+    @staticmethod
+    def _usable_meanwhile(kept: _Kept[T], now: float, seen: Signature) -> bool:
+        same_file = seen[0] is not None and kept.signature[0] is not None and seen[0][0] == kept.signature[0][0]
+        due_s = max(_KEPT_S, kept.cost_s / _MOST_OF_A_CORE)
+        return same_file and kept.cost_s >= _DEAR_S and now - kept.at < due_s + _MEANWHILE_S
 
     def _usable(self, kept: _Kept[T], now: float, seen: Signature) -> bool:
         age = now - kept.at

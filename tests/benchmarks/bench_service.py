@@ -177,10 +177,20 @@ def status_reads(port: int, seconds: float, folder: Path) -> dict[str, Any]:
         "request = function() n = n + 1; return wrk.format('GET', paths[n % #paths + 1]) end\n"
         "done = function(s, l) io.write(string.format("
         '\'{"requests":%d,"seconds":%.3f,"connect":%d,"read":%d,"write":%d,"status":%d,"timeout":%d,'
-        '"p50_ms":%.2f,"p99_ms":%.2f}\\n\', s.requests, s.duration / 1e6, s.errors.connect, s.errors.read, s.errors.write,'
-        "s.errors.status, s.errors.timeout, l:percentile(50) / 1e3, l:percentile(99) / 1e3)) end\n"
+        '"p50_ms":%.2f,"p99_ms":%.2f,"slowest_ms":%.2f}\\n\', s.requests, s.duration / 1e6, s.errors.connect, s.errors.read, s.errors.write,'
+        "s.errors.status, s.errors.timeout, l:percentile(50) / 1e3, l:percentile(99) / 1e3, l.max / 1e3)) end\n"
     )
-    words = ["wrk", "-t1", "-c16", f"-d{int(seconds)}s", "-s", str(script), f"http://127.0.0.1:{port}"]
+    words = [
+        "wrk",
+        "-t1",
+        "-c16",
+        "--timeout",
+        "10s",
+        f"-d{int(seconds)}s",
+        "-s",
+        str(script),
+        f"http://127.0.0.1:{port}",
+    ]
     done = subprocess.run(words, capture_output=True, text=True, check=True)
     found = json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{")))
     errors = sum(found.pop(kind) for kind in ("connect", "read", "write", "status", "timeout"))
