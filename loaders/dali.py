@@ -85,7 +85,8 @@ class _Looker(_Cutter):
             self._decode(picture)  # What is no picture at all is refused here, as by the CPU engine.
             raise _no_jpeg("the data set")
         height, width, _, _ = simplejpeg.decode_jpeg_header(picture)
-        if self.thorough or not picture.endswith(_END_OF_JPEG):
+        as_stored = (height, width) == (self._plan.level.height, self._plan.level.width)
+        if self.thorough or not as_stored or not picture.endswith(_END_OF_JPEG):
             self._decode(picture)
         return height, width
 

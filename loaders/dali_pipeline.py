@@ -55,16 +55,18 @@ class Cuts:
 def cuts_of(spec: ClipSpec, plan: ClipPlan, sizes: np.ndarray, *, whole: bool = False) -> Cuts:
     """What `plan` asks for, of stored frames of `sizes` int (T, 2) (height, width).
 
-    The region is that of the CPU engine: to a fraction of a pixel where the spec is exact, else cut at whole pixels.
-    With `whole`, frames are decoded in full.
+    The region is that of the CPU engine: to a fraction of a pixel where the spec is exact, else cut at whole pixels of
+    what its decoder makes of the frame. With `whole`, frames are decoded in full.
     """
     sizes = np.asarray(sizes)
     factor = sizes / np.array(plan.scaled)
-    roi_start = plan.offset * factor
-    roi_end = np.add(plan.offset, (spec.height, spec.width)) * factor
-    if not spec.exact:
-        roi_start = np.rint(roi_start)
-        roi_end = np.maximum(np.rint(roi_end), roi_start + 1)
+    corners = np.stack([plan.offset, np.add(plan.offset, (spec.height, spec.width))])[:, None]
+    if spec.exact:
+        roi_start, roi_end = corners * factor
+    else:
+        decoded = _decoded_sizes(sizes, plan.scaled)
+        first, end = np.rint(corners * (decoded / np.array(plan.scaled)))
+        roi_start, roi_end = first * (sizes / decoded), np.maximum(end, first + 1) * (sizes / decoded)
     # An exact frame is scaled as a whole before it is cut, so its filter sees beyond the region.
     margin = np.where(factor == 1, 0, np.ceil(2 * np.maximum(factor, 1)) + 1) if spec.exact else 0
     start = np.maximum(np.floor(roi_start) - margin, 0)
@@ -85,6 +87,15 @@ def cuts_of(spec: ClipSpec, plan: ClipPlan, sizes: np.ndarray, *, whole: bool = 
         (factor != 1).any(1) | whole,
         factor.max(1) > 2,
     )
+
+
+def _decoded_sizes(sizes: np.ndarray, least: tuple[int, int]) -> np.ndarray:
+    """Sizes (T, 2) in which the CPU engine's decoder gives frames of which it needs `least`: at most 4/8, or 8/8."""
+    made = sizes
+    for eighths in (4, 3, 2, 1):
+        smaller = -(-sizes * eighths // 8)
+        made = np.where((smaller >= least).all(1, keepdims=True), smaller, made)
+    return made
 
 
 def import_dali() -> Any:
@@ -119,14 +130,16 @@ class Decoder:
 
         Returns the seconds of DALI's work and of the copy. Raises: DaliError.
         """
-        started = time.perf_counter()
+        started, refused = time.perf_counter(), None
         try:
             if self._pipeline is None:
                 self._pipeline = self._build()
             (frames,) = self._run(pictures, cuts)
         except Exception as error:
+            refused = str(error)  # Not the error itself: its traceback would keep the pipeline's threads alive.
+        if refused is not None:
             self._pipeline = None  # "no longer valid", as DALI puts it
-            raise DaliError(str(error)) from error
+            raise DaliError(refused)
         decoded = time.perf_counter()
         if set(frames.shape()) != {tuple(out.shape[1:])}:  # The copy below looks at nothing.
             raise DaliError(f"it made frames of {set(frames.shape())}, not {tuple(out.shape[1:])}")
