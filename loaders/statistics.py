@@ -28,6 +28,7 @@ class Statistics:
     wait_s: float = 0.0
     batches: int = 0
     ready: int = 0
+    _taken: tuple[int, int] = (0, 0)
     _recent: np.ndarray = field(default_factory=lambda: np.zeros((_REMEMBERED, len(STAGES)), np.float32), repr=False)
     _waits: np.ndarray = field(default_factory=lambda: np.zeros(_REMEMBERED, np.float32), repr=False)
 
@@ -58,13 +59,28 @@ class Statistics:
         """Share of the slots in which a batch lay ready when one was asked for, on average; None before the first."""
         return self.ready / (self.batches * self.num_slots) if self.batches else None
 
+    def take_occupancy(self) -> float | None:
+        """The same since it was taken last."""
+        batches, ready = self.batches - self._taken[0], self.ready - self._taken[1]
+        self._taken = self.batches, self.ready
+        return ready / (batches * self.num_slots) if batches else None
+
     def stages(self) -> dict[str, Stage]:
-        """Every stage since the start: clips, busy seconds of all workers together, bytes read; `wait` is the trainer's."""
+        """Every stage since the start: clips, busy seconds of all workers together, bytes read, percentiles per clip.
+
+        `wait` is the trainer's, its percentiles are per batch.
+        """
+        shares = self.percentiles()
         found = {
-            name: Stage(self.counts[name], self.seconds[name], self.num_bytes if name == "read" else 0)
+            name: Stage(
+                self.counts[name],
+                self.seconds[name],
+                self.num_bytes if name == "read" else 0,
+                *shares.get(name, ()),
+            )
             for name in STAGES
         }
-        return found | {"wait": Stage(self.counts["read"], self.wait_s)}
+        return found | {"wait": Stage(self.counts["read"], self.wait_s, 0, *shares.get("wait", ()))}
 
     def percentiles(self) -> dict[str, tuple[float, float, float]]:
         """p50, p90 and p99 in seconds, per clip of the newest 4,096; for `wait` per batch. Empty before the first."""

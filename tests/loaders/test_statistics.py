@@ -30,7 +30,11 @@ def test_sums_and_percentiles_are_those_of_the_clips() -> None:
     found = statistics.percentiles()
     assert found["decode"] == pytest.approx((0.505, 0.901, 0.9901), rel=1e-3)
     assert found["wait"][:2] == (0.0, 0.0)
-    assert statistics.occupancy == pytest.approx(99 / 400)
+    assert (stages["decode"].p50_s, stages["decode"].p99_s) == (found["decode"][0], found["decode"][2])
+    assert statistics.occupancy == statistics.take_occupancy() == pytest.approx(99 / 400)
+    assert statistics.take_occupancy() is None
+    statistics.add(clips(1), 0.0, 4)
+    assert statistics.take_occupancy() == 1.0
 
 
 def test_percentiles_are_of_the_newest_clips() -> None:

@@ -271,7 +271,7 @@ class Run:
         if self.telemetry is None:
             return
         now = self.loader.stages()
-        stages = {name: _since(stage, self._stages.get(name)) for name, stage in now.items()}
+        stages = {name: stage.since(self._stages.get(name)) for name, stage in now.items()}
         self._stages = now
         self.telemetry.report(
             SpeedSample(
@@ -291,6 +291,7 @@ class Run:
                 loss=loss,
                 top1=top1,
                 stages=stages,
+                occupancy=self.loader.statistics.take_occupancy(),
             )
         )
 
@@ -317,9 +318,3 @@ def _decisive(config: dict[str, Any]) -> dict[str, Any]:
         else values
         for group, values in config.items()
     }
-
-
-def _since(now: Stage, before: Stage | None) -> Stage:
-    if before is None:
-        return now
-    return Stage(now.count - before.count, now.seconds - before.seconds, now.num_bytes - before.num_bytes)
