@@ -93,10 +93,13 @@ class Runs:
     def history(self, name: str, num_points: int, phase: str | None) -> Speed:
         """The whole run in about `num_points` reports per phase."""
         folder = self._folder_of(name)
+
+        def read() -> list[dict[str, Any]]:
+            with _reading(name, folder) as reader:  # Its own: it may run in the background, after this request.
+                return reader.history(num_points, phase)
+
+        samples = self._histories.get(f"{folder}|{num_points}|{phase}", folder / file_name(), read)
         with _reading(name, folder) as reader:
-            samples = self._histories.get(
-                f"{folder}|{num_points}|{phase}", folder / file_name(), lambda: reader.history(num_points, phase)
-            )
             return _speed(name, reader.info(), samples[-1:], samples)
 
     def stages(self, name: str) -> tuple[dict[str, Stage], dict[str, Stage]]:

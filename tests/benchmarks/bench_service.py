@@ -177,8 +177,8 @@ def status_reads(port: int, seconds: float, folder: Path) -> dict[str, Any]:
         "request = function() n = n + 1; return wrk.format('GET', paths[n % #paths + 1]) end\n"
         "done = function(s, l) io.write(string.format("
         '\'{"requests":%d,"seconds":%.3f,"connect":%d,"read":%d,"write":%d,"status":%d,"timeout":%d,'
-        '"p50_ms":%.2f,"p99_ms":%.2f,"slowest_ms":%.2f}\\n\', s.requests, s.duration / 1e6, s.errors.connect, s.errors.read, s.errors.write,'
-        "s.errors.status, s.errors.timeout, l:percentile(50) / 1e3, l:percentile(99) / 1e3, l.max / 1e3)) end\n"
+        '"p50_ms":%.2f,"p99_ms":%.2f,"slowest_ms":%.2f}\\n\', s.requests, s.duration / 1e6, s.errors.connect, s.errors.read,'
+        "s.errors.write, s.errors.status, s.errors.timeout, l:percentile(50) / 1e3, l:percentile(99) / 1e3, l.max / 1e3)) end\n"
     )
     words = [
         "wrk",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+import time
 from pathlib import Path
 from typing import Any
 
@@ -144,3 +145,22 @@ def test_a_locked_run(client: TestClient, runs: Path) -> None:
     assert "locked" in client.get("/api/loaders/done/speed").json()["detail"]
     holder.close()
     assert client.get("/api/loaders/done/speed").status_code == 200
+
+
+def test_a_long_run_is_drawn_while_it_is_written_and_its_history_made_anew(client: TestClient, runs: Path) -> None:
+    """What is dear is made in the background, after its request: it must not use what the request has closed."""
+    with sqlite3.connect(runs / "done" / "telemetry.db") as db:
+        columns = [row[1] for row in db.execute("PRAGMA table_info(speed)") if row[1] not in ("id", "at", "step")]
+        db.execute(
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 60000)"
+            f" INSERT INTO speed(at, step, {', '.join(columns)}) SELECT at + i, step + i, {', '.join(columns)}"
+            " FROM n, (SELECT * FROM speed LIMIT 1)"
+        )
+    db.close()
+    writer = TelemetryWriter(runs / "done", {})
+    for i in range(60):
+        writer.report(SpeedSample(70_000 + i, 0, "train", 2, 4, 8, 8))
+        speed = client.get("/api/loaders/done/speed?points=200").json()
+        assert 200 <= len(speed["samples"]) <= 203
+        time.sleep(0.05)
+    writer.close("finished")
