@@ -145,3 +145,12 @@ def test_a_report_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
     writer.close("finished")
     with TelemetryReader(tmp_path / "a") as reader:
         assert [row["step"] for row in reader.speed()] == [2]
+
+
+def test_history_is_short_also_when_the_clock_went_back(tmp_path: Path) -> None:
+    writer = TelemetryWriter(tmp_path / "a", {})
+    for at in (*range(10_000, 11_000), *range(5000, 5100)):
+        writer.report(report(at, at=float(at)))
+    writer.close("finished")
+    with TelemetryReader(tmp_path / "a") as reader:
+        assert len(reader.history(20)) <= 21
