@@ -217,10 +217,9 @@ class DaliEngine:
         pictures = [picture for clip in clips for picture in clip.pictures]
         frames = batch.slot.frames(len(clips), spec).flatten(0, 1)
         decode_s = copy_s = 0.0
-        for first in range(0, len(pictures), decoder.most_frames):
+        for part in decoder.parts(cuts):
             self._go_on(batch)
-            end = min(first + decoder.most_frames, len(pictures))
-            seconds = decoder.run(pictures[first:end], cuts.part(first, end), frames[first:end])
+            seconds = decoder.run(pictures[part], cuts[part], frames[part])
             decode_s, copy_s = decode_s + seconds[0], copy_s + seconds[1]
         for clip in clips:  # All of DALI's threads are taken to be busy while it runs.
             clip.made.seconds["decode"] += decode_s * self._num_workers / len(clips)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -17,9 +17,10 @@ import torch
 from ingest.errors import ClipmillError
 from loaders.clips import ClipPlan, ClipSpec
 
-# Frames that DALI gets at once. A run cannot be interrupted, so on a CPU it stays far below a second; larger ones are no
-# faster there. A GPU wants many.
-_FRAMES_ON_CPU, _FRAMES_ON_GPU = 64, 512
+# Frames, and their decoded pixels, that DALI gets at once. A run cannot be interrupted, so on a CPU it is to stay well below
+# a second; between runs its threads stand still, so that many small ones are slower.
+_MOST_ON_CPU = 256, 24_000_000
+_MOST_ON_GPU = 512, 256_000_000
 
 
 class DaliError(RuntimeError):
@@ -44,8 +45,8 @@ class Cuts:
     resized: np.ndarray  # bool (N,)
     averaged: np.ndarray  # bool (N,)
 
-    def part(self, first: int, end: int) -> Cuts:
-        return Cuts(*(getattr(self, each.name)[first:end] for each in fields(self)))
+    def __getitem__(self, rows: slice) -> Cuts:
+        return Cuts(*(getattr(self, each.name)[rows] for each in fields(self)))
 
     @staticmethod
     def joined(parts: Sequence[Cuts]) -> Cuts:
@@ -122,11 +123,21 @@ class Decoder:
     def __init__(self, device: torch.device, num_threads: int, *, exact: bool, bgr: bool, whole: bool | None = None):
         self._device, self._num_threads, self._exact, self._bgr = device, num_threads, exact, bgr
         self.whole = device.type == "cuda" if whole is None else whole
-        self.most_frames = _FRAMES_ON_GPU if device.type == "cuda" else _FRAMES_ON_CPU
+        self._most_frames, self._most_pixels = _MOST_ON_GPU if device.type == "cuda" else _MOST_ON_CPU
         self._pipeline: Any = None
 
+    def parts(self, cuts: Cuts) -> Iterator[slice]:
+        """The frames, as many at a time as one run takes."""
+        pixels = np.cumsum(cuts.shape.prod(1, dtype=np.int64))
+        first, before = 0, 0
+        while first < len(pixels):
+            end = int(np.searchsorted(pixels, before + self._most_pixels, side="right"))
+            end = min(max(end, first + 1), first + self._most_frames)
+            yield slice(first, end)
+            first, before = end, int(pixels[end - 1])
+
     def run(self, pictures: Sequence[bytes], cuts: Cuts, out: torch.Tensor) -> tuple[float, float]:
-        """At most `most_frames` pictures into `out`, uint8 (N, H, W, 3) on the device.
+        """The pictures of one of `parts` into `out`, uint8 (N, H, W, 3) on the device.
 
         Returns the seconds of DALI's work and of the copy. Raises: DaliError.
         """
@@ -185,7 +196,7 @@ class Decoder:
             return made
 
         @dali.pipeline_def(
-            batch_size=self.most_frames,
+            batch_size=self._most_frames,
             num_threads=self._num_threads,
             device_id=self._device.index if gpu else None,  # None: no driver is needed, nor looked for.
             exec_dynamic=True,

@@ -92,7 +92,7 @@ def test_the_stream_is_the_same_for_any_number_of_threads_and_any_depth(make_loa
     for num_workers, depth in ((1, 0), (3, 4)):
         loader = make_loader(batch_size=5, backend="dali", num_workers=num_workers, depth=depth)
         assert [digest(batch) for batch in loader] == expected
-    monkeypatch.setattr("loaders.dali_pipeline._FRAMES_ON_CPU", 7)  # neither whole clips nor whole batches
+    monkeypatch.setattr("loaders.dali_pipeline._MOST_ON_CPU", (7, 9_999))  # neither whole clips nor whole batches
     assert [digest(batch) for batch in make_loader(batch_size=5, backend="dali")] == expected
 
 

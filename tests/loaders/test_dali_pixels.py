@@ -192,7 +192,22 @@ def test_joined_cuts_come_apart_again() -> None:
     one, other = (cuts_of(training_spec(), plan((48, 64), (top, 0)), SIZES) for top in (0, 8))
     joined = Cuts.joined([one, other])
     assert len(joined.start) == 4
-    assert rows(joined.part(2, 4)) == rows(other)
+    assert rows(joined[2:4]) == rows(other)
+
+
+def test_a_run_takes_so_many_frames_or_so_many_pixels_and_at_least_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    small = cuts_of(training_spec(), plan((72, 96), (0, 0)), np.array([(72, 96)] * 7))  # 32 x 32 px each
+    large = cuts_of(training_spec(), plan((72, 96), (0, 0)), np.array([(288, 384)] * 2))  # 128 x 128 px each
+    for most, expected in (
+        ((3, 10**6), [(0, 3), (3, 6), (6, 9)]),
+        ((100, 2 * 1024), [(0, 2), (2, 4), (4, 6), (6, 7), (7, 8), (8, 9)]),
+        ((100, 3 * 1024 - 1), [(0, 2), (2, 4), (4, 6), (6, 7), (7, 8), (8, 9)]),
+        ((100, 10**6), [(0, 9)]),
+    ):
+        monkeypatch.setattr("loaders.dali_pipeline._MOST_ON_CPU", most)
+        decoder = Decoder(torch.device("cpu"), 1, exact=False, bgr=False)
+        assert [(part.start, part.stop) for part in decoder.parts(Cuts.joined([small, large]))] == expected
+        assert not list(decoder.parts(small[:0]))
 
 
 @pytest.mark.parametrize("spec", [training_spec(), evaluation_spec()], ids=["training", "evaluation"])
