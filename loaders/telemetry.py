@@ -15,11 +15,13 @@ a writer opens them again.
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -110,7 +112,24 @@ def file_name(rank: int = 0) -> str:
 
 
 def open_for_writing(path: Path) -> sqlite3.Connection:
-    """The telemetry file at `path`, made or brought up to date. Raises: sqlite3.Error."""
+    """The telemetry file at `path`, made or brought up to date. Raises: sqlite3.Error; OSError when it cannot be made.
+
+    A new one is made under a temporary name, so that no reader ever sees it without its tables.
+    """
+    if not path.exists():
+        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+        try:
+            _open(temporary).close()
+            with suppress(FileExistsError):  # Somebody else was faster: then his is opened.
+                os.link(temporary, path)
+        except PermissionError:  # A file system without links.
+            temporary.rename(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    return _open(path)
+
+
+def _open(path: Path) -> sqlite3.Connection:
     db = sqlite3.connect(path, timeout=_LOCKED_FOR_S, check_same_thread=False, isolation_level=None)
     try:
         db.execute("PRAGMA journal_mode=WAL")
@@ -136,6 +155,12 @@ def open_for_writing(path: Path) -> sqlite3.Connection:
         db.close()
         raise
     return db
+
+
+def clear(db: sqlite3.Connection) -> None:
+    """Forget all that a telemetry file holds, within the caller's transaction."""
+    for table in (*_TABLES, "stage_totals"):
+        db.execute(f"DELETE FROM {table}")
 
 
 def insert_report(db: sqlite3.Connection, sample: SpeedSample, report_id: int | None = None) -> bool:
@@ -195,7 +220,7 @@ class TelemetryWriter:
         self._reports = 0
         try:
             self._db = open_for_writing(self.path)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             self.error = f"{self.path}: {error}"
         self._do(thin)  # What an earlier part of a resumed run has left.
         now = time.time()

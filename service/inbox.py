@@ -15,6 +15,7 @@ from loaders.retention import thin
 from loaders.telemetry import (
     SpeedSample,
     Stage,
+    clear,
     file_name,
     find_ranks,
     find_runs,
@@ -109,12 +110,10 @@ def _opened(path: Path, file: str) -> Iterator[sqlite3.Connection]:
     """The copy of the sender's file `file`; a copy of another one that lies there is replaced."""
     db = open_for_writing(path)
     try:
+        db.execute("BEGIN IMMEDIATE")
         known = dict(db.execute("SELECT key, value FROM run WHERE key IN ('file', 'pushed')").fetchall())
         if known.get("pushed") and known.get("file") != file:
-            db.close()
-            _remove(path)
-            db = open_for_writing(path)
-        db.execute("BEGIN IMMEDIATE")
+            clear(db)  # In the same transaction as what is new: a reader sees the old run or the new one.
         try:
             yield db
         except BaseException:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from loaders.telemetry import (
     TelemetryWriter,
     find_ranks,
     find_runs,
+    open_for_writing,
 )
 
 _OLD = """
@@ -154,3 +157,28 @@ def test_history_is_short_also_when_the_clock_went_back(tmp_path: Path) -> None:
     writer.close("finished")
     with TelemetryReader(tmp_path / "a") as reader:
         assert len(reader.history(20)) <= 21
+
+
+def test_no_reader_ever_sees_a_file_without_its_tables(tmp_path: Path) -> None:
+    """A reader that looks all the time while 150 files are made: each is absent or whole."""
+    made, seen, ended = [tmp_path / str(i) for i in range(150)], [], threading.Event()
+
+    def look() -> None:
+        while not ended.is_set():
+            for folder in made:
+                with suppress(FileNotFoundError), TelemetryReader(folder) as reader:
+                    seen.append(reader.info().file is not None and reader.speed() == [])
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    for folder in made:
+        folder.mkdir()
+        open_for_writing(folder / "telemetry.db").close()
+    ended.set()
+    thread.join()
+    assert seen and all(seen)
+    assert {path.name for folder in made for path in folder.iterdir()} <= {
+        "telemetry.db",
+        "telemetry.db-wal",
+        "telemetry.db-shm",
+    }
