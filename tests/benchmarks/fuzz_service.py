@@ -3,7 +3,7 @@
     pip install schemathesis                                      in an environment of its own
     python -m tests.benchmarks.fuzz_service --schemathesis PATH/schemathesis
 
-The service is a process with a catalog, runs and a token; the questions come from schemathesis, the pushes among them are
+The service is a process with a dataset of real videos, runs and a token; the questions come from schemathesis, the pushes among them are
 written. The event stream is left out, as it does not end; tests/service/test_stream.py asks it.
 """
 
@@ -20,7 +20,7 @@ from pathlib import Path
 
 from loaders.telemetry import TelemetryWriter
 from tests.benchmarks._common import write_result
-from tests.service.conftest import fill_catalog, sample
+from tests.service.conftest import sample
 
 PROJECT = Path(__file__).parents[2]
 TOKEN = "0123456789abcdef0123"
@@ -34,7 +34,11 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        fill_catalog(folder / "motion")
+        for words in (("demo-videos", folder / "source", "--num-videos", "32"),
+                      ("convert", folder / "source/videos", folder / "motion", "--labels", folder / "source/labels.csv",
+                       "--short-side", "96", "64")):  # fmt: skip
+            command = [sys.executable, "-m", "clipmill", "ingest", *map(str, words)]
+            subprocess.run(command, cwd=PROJECT, check=True, stdout=subprocess.DEVNULL)
         (folder / "token").write_text(TOKEN)
         writer = TelemetryWriter(folder / "runs" / "live", {"method": "srtg"})
         for step in range(20):
