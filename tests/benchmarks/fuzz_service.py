@@ -70,7 +70,7 @@ def main() -> None:
                         arguments.schemathesis, "run", f"{url}/openapi.json", "--checks", "not_a_server_error",
                         "--header", f"Authorization: Bearer {TOKEN}", "--max-examples", str(arguments.examples),
                         "--phases", "examples,coverage,fuzzing", "--continue-on-failure", "--seed", str(arguments.seed),
-                        "--exclude-path", "/api/loaders/{run}/stream", "--workers", "2", "--no-color",
+                        "--exclude-path", "/api/loaders/{run}/stream", "--workers", "1", "--no-color",
                         "--suppress-health-check", "all", "--report-ndjson-path", str(folder / "report.ndjson"),
                     ],
                     cwd=folder, capture_output=True, text=True, check=False,
