@@ -1,8 +1,9 @@
 """How near the loader comes to the limit of JPEG decoding.
 
 The limit: the same JPEG bytes, already in memory, decoded whole by as many threads with the fastest settings into a
-reused buffer, and nothing else. Ours: random clips from the databases through ClipLoader. Both in one run, in turns,
-by the clock and in seconds of the processor; where others use the machine too, the latter is the one to go by.
+reused buffer, and nothing else. Ours: random clips from the databases through ClipLoader, decoded by threads and by
+processes. All in one run, in turns, by the clock and in seconds of the processor; where others use the machine too, the
+latter is the one to go by.
 
     python -m tests.benchmarks.bench_loader [--work DIR] [--threads 2] [--rounds 5]
 """
@@ -11,10 +12,11 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import os
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -31,8 +33,11 @@ from ingest.catalog import Catalog, Output, VideoKey, VideoRecord
 from ingest.stores.frames_db import STORE, FramesDbWriter, plan_levels
 from loaders import ClipDataset, ClipLoader, ClipSpec, RandomInterval
 from loaders.clips import plan_clip
-from loaders.reading import FrameReader
+from loaders.engine import ThreadEngine
+from loaders.loader import Workers
 from loaders.order import epoch_order
+from loaders.processes import ProcessEngine
+from loaders.reading import FrameReader
 from tests.benchmarks._common import write_result
 
 NUM_VIDEOS, NUM_FRAMES, SIZE, LEVELS, QUALITY = 60, 300, (340, 256), (256, 128), 90
@@ -146,13 +151,24 @@ class Rate:
 
 
 @contextmanager
-def measured(rates: list[Rate]) -> Iterator[list[int]]:
-    """Times the block and appends the rate of the clips that the block has added to the list it is given."""
+def measured(rates: list[Rate], others: Sequence[int] = ()) -> Iterator[list[int]]:
+    """Times the block and appends the rate of the clips that the block has added to the list it is given.
+
+    `others`: processes that work for this one.
+    """
     clips: list[int] = []
-    wall, cpu = time.perf_counter(), time.process_time()
+    wall, cpu = time.perf_counter(), time.process_time() + cpu_seconds(others)
     yield clips
-    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    wall, cpu = time.perf_counter() - wall, time.process_time() + cpu_seconds(others) - cpu
     rates.append(Rate(round(sum(clips) / wall, 1), round(1000 * cpu / sum(clips), 3)))
+
+
+def cpu_seconds(processes: Sequence[int]) -> float:
+    """What the processes have used so far."""
+    ticks = 0
+    for pid in processes:
+        ticks += sum(map(int, Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]))
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 class Limit:
@@ -192,10 +208,13 @@ class Limit:
 class Ours:
     """A loader that is kept between the rounds, as in a training."""
 
-    def __init__(self, root: Path, case: Case, num_workers: int) -> None:
-        self.loader = ClipLoader(ClipDataset(root), case.spec, batch_size=8, num_workers=num_workers)
+    def __init__(self, root: Path, case: Case, num_workers: int, workers: Workers) -> None:
+        self.loader = ClipLoader(ClipDataset(root), case.spec, batch_size=8, workers=workers, num_workers=num_workers)
+        engine = self.loader._engine
+        self._processes = engine.processes() if isinstance(engine, ProcessEngine) else []
         if case.many:
-            self.loader._engine._reader._num_kept = 1
+            assert isinstance(engine, ThreadEngine)
+            engine._reader._num_kept = 1
         self._batches = self._endless()
         self.rates: list[Rate] = []
         for _ in range(20):
@@ -210,7 +229,7 @@ class Ours:
         for _ in range(4):  # What was made ahead while others had their turn is used up first.
             next(self._batches)
         end = time.perf_counter() + seconds
-        with measured(self.rates) as clips:
+        with measured(self.rates, self._processes) as clips:
             while time.perf_counter() < end:
                 clips.append(next(self._batches))
 
@@ -242,15 +261,22 @@ def main() -> None:
 def measure(root: Path, options: argparse.Namespace) -> dict[str, Any]:
     make_root(root)
     limits = [Limit(root, case, options.threads) for case in CASES]
-    ours = [Ours(root, case, options.threads) for case in CASES]
+    ways = [
+        (case, limit, workers, Ours(root, case, options.threads, workers))
+        for case, limit in zip(CASES, limits, strict=True)
+        for workers in (("threads",) if case.many else ("threads", "processes"))
+    ]
     for _ in range(options.rounds):
-        for each in itertools.chain.from_iterable(zip(limits, ours, strict=True)):
-            each.run(options.seconds)
-    print(f"{'':34} {'limit':>6} {'ours':>6} {'share':>6} {'of CPU':>6} {'goal':>5}   us per clip and thread")
+        for limit, of_limit in itertools.groupby(ways, key=lambda way: way[1]):
+            limit.run(options.seconds)
+            for *_, ours in of_limit:
+                ours.run(options.seconds)
+    print(f"{'':46} {'limit':>6} {'ours':>6} {'share':>6} {'of CPU':>6} {'goal':>5}   us per clip and worker")
     rows = []
-    for case, limit, our in zip(CASES, limits, ours, strict=True):
+    for case, limit, workers, our in ways:
         pairs = list(zip(limit.rates, our.rates, strict=True))
         row = asdict(case) | {
+            "workers": workers,
             "kilobytes_per_clip": round(limit.kilobytes_per_clip),
             "limit_clips_per_s": round(median(rate.clips_per_s for rate in limit.rates), 1),
             "clips_per_s": round(median(rate.clips_per_s for rate in our.rates), 1),
@@ -261,7 +287,7 @@ def measure(root: Path, options: argparse.Namespace) -> dict[str, Any]:
         }
         rows.append(row)
         print(
-            f"{case.name:34} {row['limit_clips_per_s']:6.0f} {row['clips_per_s']:6.0f} {row['share_of_limit']:6.2f}"
+            f"{case.name:35} {workers:10} {row['limit_clips_per_s']:6.0f} {row['clips_per_s']:6.0f} {row['share_of_limit']:6.2f}"
             f" {row['share_of_limit_by_cpu']:6.2f} {case.goal:5.2f}   "
             + "  ".join(f"{name} {us:.0f}" for name, us in row["us_per_clip"].items())
         )

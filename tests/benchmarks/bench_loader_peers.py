@@ -1,0 +1,300 @@
+"""Random clips from disk: ours beside what else there is, on the same frames, with as many workers, in one run.
+
+    clipmill            ClipLoader on frames.db (processes)
+    historical          torch DataLoader with the reader of the historical databases: one query by names per clip, decoded
+                        by OpenCV, resized whole frame by whole frame (as dataset2database's users have it)
+    folder              torch DataLoader on folders of jpg files, decoded by OpenCV
+    webdataset          tar shards, a video per sample, all of whose frames are read to take a clip
+    spdl                the same blobs as ours, read by our reader in SPDL's pipeline, decoded and scaled by spdl.io
+    pyav, decord, torchcodec    random clips from H.264 files (key frames every 60), seeking
+
+Peers come from PyPI; one that is not installed is left out and named. torchcodec needs ffmpeg's shared libraries besides
+(Debian: apt install ffmpeg). Every peer gives uint8 clips of the same frames, scaled and cut at random; crops and mirroring
+cost next to nothing, so small differences in them do not matter. Medians of the rounds, all in turns.
+
+    python -m tests.benchmarks.bench_loader_peers [--work DIR] [--threads 2] [--rounds 5]
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import itertools
+import os
+import sqlite3
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, IterableDataset
+
+from ingest.stores.video_file import VideoFile
+from loaders import ClipDataset, ClipLoader, ClipSpec, RandomInterval
+from loaders.clips import plan_clip
+from loaders.reading import FrameReader
+from tests.benchmarks._common import write_result
+from tests.benchmarks.bench_loader import NUM_FRAMES, NUM_VIDEOS, SIZE, make_root
+from tests.ingest.videos import ffmpeg
+
+NUM_CLIP_FRAMES, BATCH = 16, 8
+SHAPES = {"16x224x224": (224, (256, 320)), "16x112x112": (112, (128, 160))}
+VIDEO_PEERS = ("pyav", "decord", "torchcodec")
+
+
+# The same frames, as the peers want them
+
+
+def make_copies(root: Path, home: Path) -> None:
+    """Historical databases, folders of jpg, tar shards and H.264 files of the frames of the largest level."""
+    if (home / "complete").exists():
+        return
+    dataset, reader = ClipDataset(root), FrameReader(ClipDataset(root))
+    for video in range(len(dataset)):
+        name = dataset.video_ids[video]
+        blobs = list(reader.read(video, dataset.levels(video)[0], np.arange(NUM_FRAMES)))
+        folder = home / "jpg" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        for i, blob in enumerate(blobs):
+            (folder / f"img_{i + 1:05d}.jpg").write_bytes(blob)
+        (home / "historical" / name).mkdir(parents=True, exist_ok=True)
+        with closing(sqlite3.connect(home / "historical" / name / "frames.db")) as db, db:
+            db.execute("CREATE TABLE Images(ObjId STRING, frames BLOB, size INT)")
+            rows = [(f"{name}/frame_{i + 1:05d}", blob, SIZE[0]) for i, blob in enumerate(blobs)]
+            db.executemany("INSERT INTO Images VALUES(?,?,?)", rows)
+        (home / "tar").mkdir(exist_ok=True)
+        with tarfile.open(home / "tar" / f"{name}.tar", "w") as tar:
+            for i, blob in enumerate(blobs):
+                entry = tarfile.TarInfo(f"{name}.{i:05d}.jpg")
+                entry.size = len(blob)
+                tar.addfile(entry, io.BytesIO(blob))
+        (home / "mp4").mkdir(exist_ok=True)
+        pattern = str(folder / "img_%05d.jpg")
+        ffmpeg("-framerate", "25", "-i", pattern, "-c:v", "libx264", "-crf", "20", "-g", "60", "-pix_fmt", "yuv420p",
+               str(home / "mp4" / f"{name}.mp4"))  # fmt: skip
+    (home / "complete").touch()
+
+
+def drawn(seed: int) -> Iterator[tuple[int, np.ndarray, np.random.Generator]]:
+    """Video after video in random order, with the frames of a clip."""
+    rng = np.random.default_rng(seed)
+    sampler = RandomInterval(NUM_CLIP_FRAMES, (1, 2))
+    while True:
+        for video in rng.permutation(NUM_VIDEOS):
+            yield int(video), sampler.draw(NUM_FRAMES, rng), rng
+
+
+def cut(frames: Iterator[np.ndarray], size: int, jitter: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+    """Whole frames scaled to one drawn short side, one crop for all: uint8 (T, size, size, 3)."""
+    side = int(rng.integers(jitter[0], jitter[1] + 1))
+    width, height = round(SIZE[0] * side / SIZE[1]), side
+    top, left = int(rng.integers(height - size + 1)), int(rng.integers(width - size + 1))
+    out = np.empty((NUM_CLIP_FRAMES, size, size, 3), np.uint8)
+    for i, frame in enumerate(frames):
+        out[i] = cv2.resize(frame, (width, height))[top : top + size, left : left + size]
+    return out
+
+
+class Clips(IterableDataset):
+    """What a DataLoader's worker goes through: clips by `read(video, frames)`, which gives whole RGB frames."""
+
+    def __init__(self, read: Callable[[int, np.ndarray], Iterator[np.ndarray]], size: int, jitter: tuple[int, int]):
+        self.read, self.size, self.jitter = read, size, jitter
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        cv2.setNumThreads(1)
+        info = torch.utils.data.get_worker_info()
+        for video, frames, rng in drawn(info.id if info else 0):
+            yield torch.from_numpy(cut(self.read(video, frames), self.size, self.jitter, rng))
+
+
+def data_loader(read: Callable[[int, np.ndarray], Iterator[np.ndarray]]) -> Callable[..., Iterator[int]]:
+    def begin(home: Path, root: Path, size: int, jitter: tuple[int, int], workers: int) -> Iterator[int]:
+        loader = DataLoader(Clips(read, size, jitter), batch_size=BATCH, num_workers=workers)
+        return (len(batch) for batch in loader)
+
+    return begin
+
+
+# The peers: each begins an endless stream of batch sizes
+
+
+def clipmill(home: Path, root: Path, size: int, jitter: tuple[int, int], workers: int) -> Iterator[int]:
+    spec = ClipSpec(RandomInterval(NUM_CLIP_FRAMES, (1, 2)), size, size, jitter, flip=0.5)
+    loader = ClipLoader(ClipDataset(root), spec, batch_size=BATCH, num_workers=workers)
+    while True:
+        for batch in loader:
+            yield len(batch)
+
+
+class Reader:
+    """Whole frames by name, from one of the copies. Opened in the worker that reads."""
+
+    def __init__(self, home: Path, kind: str) -> None:
+        self.home, self.kind = home, kind
+
+    def __call__(self, video: int, frames: np.ndarray) -> Iterator[np.ndarray]:
+        return getattr(self, self.kind)(f"video{video:02d}", frames)
+
+    def historical(self, name: str, frames: np.ndarray) -> Iterator[np.ndarray]:
+        with closing(sqlite3.connect(self.home / "historical" / name / "frames.db")) as db:
+            names = [f"{name}/frame_{i + 1:05d}" for i in frames]
+            slots = ",".join("?" * len(names))
+            found = dict(db.execute(f"SELECT ObjId, frames FROM Images WHERE ObjId IN ({slots})", names))
+        for each in names:
+            yield decoded(found[each])
+
+    def folder(self, name: str, frames: np.ndarray) -> Iterator[np.ndarray]:
+        for i in frames:
+            yield decoded((self.home / "jpg" / name / f"img_{i + 1:05d}.jpg").read_bytes())
+
+    def pyav(self, name: str, frames: np.ndarray) -> Iterator[np.ndarray]:
+        with VideoFile(self.home / "mp4" / f"{name}.mp4") as video:
+            yield from video.read(frames.tolist())
+
+    def decord(self, name: str, frames: np.ndarray) -> Iterator[np.ndarray]:
+        import decord
+
+        reader = decord.VideoReader(str(self.home / "mp4" / f"{name}.mp4"), num_threads=1)
+        yield from reader.get_batch(frames.tolist()).asnumpy()
+
+    def torchcodec(self, name: str, frames: np.ndarray) -> Iterator[np.ndarray]:
+        from torchcodec.decoders import VideoDecoder
+
+        decoder = VideoDecoder(str(self.home / "mp4" / f"{name}.mp4"), dimension_order="NHWC", num_ffmpeg_threads=1)
+        yield from decoder.get_frames_at(frames.tolist()).data.numpy()
+
+
+def decoded(blob: bytes) -> np.ndarray:
+    return cv2.cvtColor(cv2.imdecode(np.frombuffer(blob, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+
+
+def webdataset(home: Path, root: Path, size: int, jitter: tuple[int, int], workers: int) -> Iterator[int]:
+    import webdataset as wds
+
+    rng = np.random.default_rng(0)
+    sampler = RandomInterval(NUM_CLIP_FRAMES, (1, 2))
+
+    def clip(sample: dict[str, Any]) -> torch.Tensor:
+        frames = sampler.draw(NUM_FRAMES, rng)
+        return torch.from_numpy(cut((decoded(sample[f"{i:05d}.jpg"]) for i in frames), size, jitter, rng))
+
+    shards = [str(path) for path in sorted((home / "tar").glob("*.tar"))]
+    data = (
+        wds.WebDataset(shards, resampled=True, shardshuffle=False, empty_check=False)
+        .map(clip)
+        .batched(BATCH, collation_fn=torch.utils.data.default_collate)
+    )
+    return (len(batch) for batch in wds.WebLoader(data, batch_size=None, num_workers=workers))
+
+
+def spdl(home: Path, root: Path, size: int, jitter: tuple[int, int], workers: int) -> Iterator[int]:
+    import spdl.io
+    from spdl.pipeline import PipelineBuilder
+
+    dataset = ClipDataset(root)
+    reader = FrameReader(dataset, workers)
+    spec = ClipSpec(RandomInterval(NUM_CLIP_FRAMES, (1, 2)), size, size, jitter)
+
+    def places() -> Iterator[tuple[int, int]]:
+        for k in itertools.count():
+            yield k % NUM_VIDEOS, k
+
+    def load(place: tuple[int, int]) -> np.ndarray:
+        video, k = place
+        plan = plan_clip(spec, video, NUM_FRAMES, dataset.levels(video), seed=0, epoch=0, k=k)
+        blobs = list(reader.read(video, plan.level, plan.frames))
+        buffer = spdl.io.load_image_batch(blobs, width=plan.scaled[1], height=plan.scaled[0], pix_fmt="rgb24")
+        top, left = plan.offset
+        return np.ascontiguousarray(spdl.io.to_numpy(buffer)[:, top : top + size, left : left + size])
+
+    pipeline = (
+        PipelineBuilder()
+        .add_source(places())
+        .pipe(load, concurrency=workers)
+        .aggregate(BATCH)
+        .add_sink(2)
+        .build(num_threads=workers)
+    )
+    with pipeline.auto_stop():
+        for batch in pipeline:
+            yield len(np.stack(batch))
+
+
+PEERS = ("clipmill", "historical", "folder", "webdataset", "spdl", *VIDEO_PEERS)
+
+
+def begin(name: str, home: Path, root: Path, size: int, jitter: tuple[int, int], workers: int) -> Iterator[int]:
+    whole = {"clipmill": clipmill, "webdataset": webdataset, "spdl": spdl}
+    if name in whole:
+        return whole[name](home, root, size, jitter, workers)
+    return data_loader(Reader(home, name))(home, root, size, jitter, workers)
+
+
+def measure(home: Path, options: argparse.Namespace) -> dict[str, Any]:
+    root = home / "loader-root"
+    make_root(root)
+    make_copies(root, home / "peers")
+    cases, absent = [], {}
+    for shape, (size, jitter) in SHAPES.items():
+        rates: dict[str, list[float]] = {}
+        streams: dict[str, Iterator[int]] = {}
+        for name in PEERS:
+            try:
+                streams[name] = begin(name, home / "peers", root, size, jitter, options.threads)
+                next(streams[name])
+                rates[name] = []
+            except Exception as error:
+                streams.pop(name, None)
+                absent[name] = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+        for _ in range(options.rounds):
+            for name, stream in streams.items():
+                for _ in range(3):  # What was made ahead while others had their turn.
+                    next(stream)
+                clips, started = 0, time.perf_counter()
+                while time.perf_counter() - started < options.seconds:
+                    clips += next(stream)
+                rates[name].append(clips / (time.perf_counter() - started))
+        ours = rates["clipmill"]
+        for name, values in rates.items():
+            times = median(o / v for o, v in zip(ours, values, strict=True))
+            row = {
+                "shape": shape,
+                "peer": name,
+                "clips_per_s": round(median(values), 1),
+                "ours_is_times": round(times, 2),
+            }
+            cases.append(row | {"rounds": [round(value, 1) for value in values]})
+            print(f"{shape}  {name:12} {row['clips_per_s']:8.1f} clips/s   ours is {row['ours_is_times']:6.2f} times")
+        streams.clear()
+    for name, why in absent.items():
+        print(f"{name} was left out: {why}")
+    data = {"videos": NUM_VIDEOS, "frames": NUM_FRAMES, "size_px": SIZE, "batch": BATCH}
+    return {"workers": options.threads, "seconds": options.seconds, "data": data, "cases": cases, "absent": absent}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--work", type=Path, help="keeps the data (2 GB) for the next run; default: a temporary folder")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement")
+    parser.add_argument("--no-write", action="store_true", help="print only")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    with tempfile.TemporaryDirectory() as folder:
+        report = measure(options.work or Path(folder), options)
+    if not options.no_write:
+        write_result("loader_peers", report)
+
+
+if __name__ == "__main__":
+    main()
