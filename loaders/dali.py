@@ -33,18 +33,20 @@ _MOST_REFUSED = 3  # Batches in a row that only DALI cannot decode: then it is n
 
 
 def check_dali_can(dataset: ClipDataset, spec: ClipSpec) -> None:
-    """Raises: ClipmillError for stores without JPEG frames, ValueError for recipes that DALI's clips cannot go through."""
+    """Raises: ClipmillError for stores without JPEG frames, and for recipes that need single clips."""
     if dataset.store in (frames_npy.STORE, video_file.STORE):
         raise _no_jpeg(f"the store {dataset.store} of {dataset.root}")
     if spec.geometry == "recipe":
-        raise ValueError(
-            "with the backend dali the loader scales and crops: take geometry='loader', or backend='cpu' for a recipe that"
-            " does it by itself"
+        raise ClipmillError(
+            "a recipe that scales and crops by itself (geometry 'recipe') does not go with the backend dali.",
+            "DALI cuts and resizes the clips.",
+            "Take geometry='loader', or backend='cpu'.",
         )
     if spec.augment is not None and spec.executor != "gpu":
-        raise ValueError(
-            f"with the backend dali a recipe is carried out on whole batches, not by {spec.executor!r}: take"
-            " executor='gpu' (torch; it runs on a CPU too), or backend='cpu'"
+        raise ClipmillError(
+            f"the executor {spec.executor!r} does not go with the backend dali.",
+            "It works on single clips in the decoder; with DALI a recipe is carried out on whole batches.",
+            "Take executor='gpu' (torch; it runs on a CPU too), or backend='cpu'.",
         )
 
 
@@ -148,6 +150,8 @@ class DaliEngine:
         self._local = threading.local()
         self._readers = ThreadPoolExecutor(num_workers, thread_name_prefix="clipmill-read")
         self._feeder = ThreadPoolExecutor(1, thread_name_prefix="clipmill-dali")
+        if gpu:
+            self._feeder.submit(torch.cuda.set_device, self.device)
         self._decoders: dict[tuple[bool, str], Decoder] = {}
         self._num_refused = 0
         self._closed = threading.Event()
@@ -185,15 +189,14 @@ class DaliEngine:
         """
         try:
             made = self._decoded(batch, [self._wait(batch, future) for future in batch.fetching])
-        except _Stopped:
-            raise
         except Exception:
-            wait_for(batch.fetching)
+            self._go_on(batch)
             try:
                 made = self._decoded(batch, [self._thorough(batch, place) for place in batch.places])
             except DaliError as error:
                 return self._by_cpu(batch, error)
         self._num_refused = 0
+        batch.fetching = []  # The encoded pictures are not needed any more.
         return made
 
     def _wait(self, batch: _Batch, future: Future[_Fetched]) -> _Fetched:

@@ -22,6 +22,7 @@ from ingest.plan import plan_folders
 from loaders import ClipBatch, ClipDataset, ClipError, ClipLoader
 from loaders.augment import Recipe, recipe_by_name
 from loaders.augment.crops import RandomResizedCrop
+from loaders.reading import FrameReader
 from tests.ingest.videos import make_video
 from tests.loaders import test_shapes
 from tests.loaders.conftest import MakeLoader
@@ -323,13 +324,19 @@ def test_stores_without_jpeg_frames_are_refused_with_the_backend_that_can(tmp_pa
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"augment": recipe_by_name("srtg-code")}, "not by 'fast': take executor='gpu'"),
-        ({"augment": recipe_by_name("srtg-code"), "executor": "imgaug"}, "not by 'imgaug'"),
-        ({"augment": Recipe((RandomResizedCrop(32, 32),)), "geometry": "recipe"}, "take geometry='loader', or backend"),
+        ({"augment": recipe_by_name("srtg-code")}, r"the executor 'fast' does not go .* Take executor='gpu'"),
+        (
+            {"augment": recipe_by_name("srtg-code"), "executor": "imgaug"},
+            r"the executor 'imgaug' does not go .* or backend='cpu'",
+        ),
+        (
+            {"augment": Recipe((RandomResizedCrop(32, 32),)), "geometry": "recipe"},
+            r"geometry 'recipe'.* Take geometry='loader', or backend",
+        ),
     ],
 )
 def test_recipes_that_see_single_clips_are_refused(make_loader: MakeLoader, options: dict, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ClipmillError, match=message):
         make_loader(training_spec(**options), backend="dali")
 
 
@@ -416,6 +423,41 @@ def test_an_iterator_that_outlives_its_loader_does_no_harm(make_loader: MakeLoad
     ended.start()
     ended.join(20)
     assert not ended.is_alive()
+
+
+def test_close_while_a_read_is_slow_ends_and_so_does_who_waits(make_loader: MakeLoader, monkeypatch) -> None:
+    """Reads that are taken back are nobody's to wait for."""
+    reading, go_on = threading.Event(), threading.Event()
+    read = FrameReader.read
+
+    def slow(*arguments):
+        reading.set()
+        go_on.wait(20)
+        return read(*arguments)
+
+    monkeypatch.setattr(FrameReader, "read", slow)
+    loader = make_loader(batch_size=6, num_workers=1, backend="dali")
+    failed: list[BaseException] = []
+
+    def wait_for_a_batch() -> None:
+        try:
+            next(iter(loader))
+        except BaseException as error:
+            failed.append(error)
+
+    waiting = threading.Thread(target=wait_for_a_batch, daemon=True)
+    waiting.start()
+    assert reading.wait(20)
+    closing = threading.Thread(target=loader._engine.close, daemon=True)
+    closing.start()
+    while not engine_of(loader)._closed.is_set():
+        threading.Event().wait(0.001)
+    go_on.set()
+    for thread in (closing, waiting):
+        thread.join(20)
+        assert not thread.is_alive()
+    assert len(failed) == 1
+    assert not dali_threads()
 
 
 def test_a_config_says_which_backend(root: Path) -> None:
