@@ -183,6 +183,7 @@ class Decoder:
             "use_fast_idct": not self._exact,
             "jpeg_fancy_upsampling": self._exact,
             "adjust_orientation": False,
+            "affine": False,  # Threads tied to cores would be tied to the same ones in every rank.
         }
 
         def given(name: str, dtype: Any, ndim: int) -> Any:
