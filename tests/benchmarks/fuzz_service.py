@@ -29,7 +29,7 @@ TOKEN = "0123456789abcdef0123"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--schemathesis", default="schemathesis", help="the program")
-    parser.add_argument("--examples", type=int, default=600, help="of each operation and phase")
+    parser.add_argument("--examples", type=int, default=400, help="of each operation and phase")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
@@ -70,7 +70,7 @@ def main() -> None:
                         arguments.schemathesis, "run", f"{url}/openapi.json", "--checks", "not_a_server_error",
                         "--header", f"Authorization: Bearer {TOKEN}", "--max-examples", str(arguments.examples),
                         "--phases", "examples,coverage,fuzzing", "--continue-on-failure", "--seed", str(arguments.seed),
-                        "--exclude-path", "/api/loaders/{run}/stream", "--workers", "1", "--no-color",
+                        "--exclude-path", "/api/loaders/{run}/stream", "--workers", "1", "--max-time", "1500", "--no-color",
                         "--suppress-health-check", "all", "--report-ndjson-path", str(folder / "report.ndjson"),
                     ],
                     cwd=folder, capture_output=True, text=True, check=False,
