@@ -20,8 +20,8 @@ from trainers.srtg.method import MethodConfig
 RECIPE = """
 method: srtg
 seed: 3
-data: {root: ROOT, batch_size: 4, workers: threads, num_workers: 2, num_frames: 4, intervals: [1, 2], size: 32, short_side: [36, 40], flip: 0.0,
-  test_views: [2, 1]}
+data: {root: ROOT, batch_size: 4, workers: threads, num_workers: 2, num_frames: 4, intervals: [1, 2],
+  size: 32, short_side: [36, 40], flip: 0.0, test_views: [2, 1]}
 model: {name: srtg_r3d_18, width: 4, gates: cycle}
 optimizer: {lr: 0.02}
 schedule: {name: cosine, warmup_epochs: 0.5}
