@@ -12,7 +12,7 @@ from loaders.telemetry import Stage
 
 _REMEMBERED = 4096  # Clips that percentiles are taken over: the newest.
 _NONE = np.zeros(0, np.float32)
-_KEPT_UP_BELOW = 0.02  # Share of the time spent waiting, below which the loader is not what holds training up.
+_KEPT_UP_BELOW = 0.05  # Share of the time spent waiting, below which the loader is not what holds training up.
 
 
 @dataclass
