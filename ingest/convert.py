@@ -16,7 +16,7 @@ from pathlib import Path
 
 from ingest.atomic import remove_leftovers
 from ingest.catalog import Catalog, Finished, VideoKey, VideoRecord
-from ingest.convert_video import clear_away, convert_video, target_error
+from ingest.convert_video import clear_away, convert_video, remove_empty_folders, target_error
 from ingest.errors import ClipmillError
 from ingest.executors import Executor, Outcome, run_jobs
 from ingest.layout import encode_component, npy_path, raw_frames_dir, raw_frames_root
@@ -155,6 +155,7 @@ def convert(
             if todo:  # A worker that died at its first attempt may have left something where others lie too.
                 with contextlib.suppress(OSError):
                     _clear_shared_folders(target)
+                remove_empty_folders(root, [job.key for job in left.values()] + writer.failed)
             writer.flush(state=state)
         if raw_frames.STORE in options.stores and shard is None:
             write_raw_lists(root, catalog)
@@ -192,6 +193,7 @@ class _RunWriter:
         self._waiting: list[VideoRecord] = []
         self._flushed_s = time.monotonic()
         self.failures: list[tuple[str, str, str, str]] = []
+        self.failed: list[VideoKey] = []
 
     def add(self, record: VideoRecord) -> None:
         self._waiting.append(record)
@@ -201,6 +203,7 @@ class _RunWriter:
         else:
             self._progress.failed += 1
             self._progress.reasons[record.reason] += 1
+            self.failed.append(record.key)
             self.failures.append((record.key.class_name, record.key.video_id, record.reason, record.message))
 
     def flush(self, state: str = "running", *, due: bool = False) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import json
 import sqlite3
+from collections.abc import Iterable
 from contextlib import ExitStack
 from functools import cache
 from importlib.metadata import version
@@ -16,7 +17,7 @@ from typing import Any
 import av
 
 from ingest.atomic import remove_leftovers
-from ingest.catalog import Output, VideoRecord
+from ingest.catalog import Output, VideoKey, VideoRecord
 from ingest.errors import ClipmillError, VideoError
 from ingest.options import STORES, ConvertOptions
 from ingest.pictures import Pictures
@@ -39,7 +40,14 @@ def convert_video(target: Target, options: ConvertOptions, job: Job) -> VideoRec
     root = target.root
     record = VideoRecord(job.key, "failed", job.source_text, settings=options.settings_of(job))
     try:
-        _convert(target, options, job, record)
+        try:
+            _convert(target, options, job, record)
+        except FileNotFoundError:
+            if not job.source.exists():
+                raise
+            # Another run has just removed a folder that was still empty: it is made once more.
+            record.outputs.clear()
+            _convert(target, options, job, record)
         record.state = "ok"
     except VideoError as error:
         record.reason, record.message, record.frame = error.reason, error.message, error.frame
@@ -58,7 +66,7 @@ def convert_video(target: Target, options: ConvertOptions, job: Job) -> VideoRec
             raise
     if record.state == "failed":
         record.outputs.clear()
-        _remove_empty(root, job)
+        _remove_own_folder(root, job)
     return record
 
 
@@ -204,14 +212,21 @@ def clear_away(job: Job, target: Target) -> None:
     for folder in [*folders, *([target.scratch] if target.scratch else [])]:
         with contextlib.suppress(OSError):  # The target may be what has failed; the next run clears away too.
             remove_leftovers(folder)
-    _remove_empty(target.root, job)
+    _remove_own_folder(target.root, job)
 
 
-def _remove_empty(root: Path, job: Job) -> None:
-    """Remove the folders of a failed video that nothing was put into."""
-    for store in STORES:
-        folder = parent_of(root, job.key, store)
-        for path in (folder, folder.parent):
-            if path != root:
-                with contextlib.suppress(OSError):
-                    path.rmdir()
+def _remove_own_folder(root: Path, job: Job) -> None:
+    """Remove the folder of a failed video if nothing was put into it. Those above may be wanted by others just now."""
+    with contextlib.suppress(OSError):
+        parent_of(root, job.key, frames_db.STORE).rmdir()
+
+
+def remove_empty_folders(root: Path, keys: Iterable[VideoKey]) -> None:
+    """Remove the folders above failed videos in which nothing lies, once nobody writes any more."""
+    folders = {parent_of(root, key, store) for key in keys for store in STORES}
+    for folder in sorted(
+        folders | {path.parent for path in folders} | {path.parent.parent for path in folders}, reverse=True
+    ):
+        if root in folder.parents:
+            with contextlib.suppress(OSError):
+                folder.rmdir()

@@ -222,3 +222,21 @@ def test_a_folder_of_videos_that_goes_away_is_told(tmp_path: Path, clipmill: Cli
     shutil.rmtree(videos)
     done = clipmill("ingest", "convert", videos, tmp_path / "root", "--short-side", "48", cwd=REPOSITORY)
     assert (done.returncode, "is not a folder" in done.stderr) == (2, True)
+
+
+def test_failing_videos_do_not_take_the_folders_of_others_away(tmp_path: Path) -> None:
+    """Every second video fails, in the same instant in which another begins in the same, still empty, folders."""
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    for i in range(24):
+        (videos / f"v{i:02d}.mp4").write_text("no video") if i % 2 else make_video(videos / f"v{i:02d}.mp4", 10)
+    for attempt in range(3):
+        report = convert(
+            plan_folders(videos), tmp_path / f"root{attempt}", ConvertOptions((48,), stores=STORES), num_workers=4
+        )
+        assert (report.progress.done, report.progress.failed) == (12, 12)
+    report = convert(
+        plan_folders(videos), tmp_path / "none", ConvertOptions((48,), fps=1e-3, stores=STORES), num_workers=2
+    )
+    assert report.progress.done == 0
+    assert [path.name for path in (tmp_path / "none").iterdir()] == ["catalog.db"]
