@@ -14,6 +14,7 @@ import pytest
 from ingest.targets import Segment, frame_targets, num_target_rows
 from loaders.sampling import Dense, kept_frames
 from loaders.windows import OnlineWindows, Window
+from tests.golden import sbp_model_checks
 from tests.golden.rngs import TorchRng
 from tests.golden.vectors import from_json, no_unknown, read
 
@@ -162,4 +163,4 @@ def _run_frames(data: Mapping[str, np.ndarray], run: dict[str, Any], frames: int
     assert np.setdiff1d(np.arange(frames), kept).tolist() == data[f"{run['tag']}/no_grad_idx"].tolist()
 
 
-CHECKERS = MappingProxyType({"functions": _functions, "oad_e2e": _end_to_end})
+CHECKERS = MappingProxyType({"functions": _functions, "oad_e2e": _end_to_end, **sbp_model_checks.CHECKERS})

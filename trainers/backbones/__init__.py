@@ -1,0 +1,1 @@
+"""Networks that more than one method uses: frames or clips in, feature maps out."""

@@ -1,0 +1,52 @@
+"""The spatial model of the end-to-end detector: a backbone over every frame, then global average pooling."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from torch import Tensor, nn
+
+from trainers.backbones.bn_inception import BNInception
+from trainers.backbones.resnet import ResNet, fix_statistics
+
+BACKBONES: Mapping[str, Callable[[int], nn.Module]] = {
+    **{f"resnet{depth}": lambda channels, depth=depth: ResNet(depth, in_channels=channels) for depth in (18, 34, 50, 101, 152)},
+    "bn_inception": BNInception,
+}  # fmt: skip
+"""Name -> maker of a backbone for frames of so many channels (3 for RGB, 10 for a stack of optical flow)."""
+
+
+class SpatialModel(nn.Module):
+    """Frames (..., C, H, W) to features (..., `num_features`), every frame by itself.
+
+    `frozen_bn`: batch norms keep their statistics and are not trained, so a frame's features do not depend on the frames
+    beside it. Partial feedback equals the whole only so.
+    """
+
+    def __init__(self, backbone: nn.Module, *, frozen_bn: bool = True) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.frozen_bn = frozen_bn
+        self.num_features: int = backbone.num_features  # type: ignore[assignment]
+        if frozen_bn:
+            for module in self.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.requires_grad_(False)
+        self.train()
+
+    def forward(self, frames: Tensor) -> Tensor:
+        lead = frames.shape[:-3]
+        return self.backbone(frames.flatten(0, -4)).mean((-2, -1)).unflatten(0, lead)
+
+    def train(self, mode: bool = True) -> SpatialModel:
+        super().train(mode)
+        if self.frozen_bn:
+            fix_statistics(self)
+        return self
+
+
+def build_spatial(name: str, *, in_channels: int = 3, frozen_bn: bool = True) -> SpatialModel:
+    """A spatial model by the name of its backbone. Raises: ValueError for a name that does not exist."""
+    if name not in BACKBONES:
+        raise ValueError(f"there is no backbone {name!r}; there are {', '.join(BACKBONES)}")
+    return SpatialModel(BACKBONES[name](in_channels), frozen_bn=frozen_bn)
