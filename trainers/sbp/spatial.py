@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from torch import Tensor, nn
 
 from trainers.backbones.bn_inception import BNInception
-from trainers.backbones.resnet import ResNet, fix_statistics
+from trainers.backbones.resnet import DEPTHS, ResNet, fix_statistics
 
-BACKBONES: Mapping[str, Callable[[int], nn.Module]] = {
-    **{f"resnet{depth}": lambda channels, depth=depth: ResNet(depth, in_channels=channels) for depth in (18, 34, 50, 101, 152)},
+BACKBONES: Mapping[str, Callable[..., nn.Module]] = {
+    **{f"resnet{depth}": partial(ResNet, depth) for depth in DEPTHS},
     "bn_inception": BNInception,
-}  # fmt: skip
-"""Name -> maker of a backbone for frames of so many channels (3 for RGB, 10 for a stack of optical flow)."""
+}
+"""Name -> maker of a backbone; `in_channels` is 3 for RGB, 10 for a stack of optical flow."""
 
 
 class SpatialModel(nn.Module):
@@ -49,4 +50,4 @@ def build_spatial(name: str, *, in_channels: int = 3, frozen_bn: bool = True) ->
     """A spatial model by the name of its backbone. Raises: ValueError for a name that does not exist."""
     if name not in BACKBONES:
         raise ValueError(f"there is no backbone {name!r}; there are {', '.join(BACKBONES)}")
-    return SpatialModel(BACKBONES[name](in_channels), frozen_bn=frozen_bn)
+    return SpatialModel(BACKBONES[name](in_channels=in_channels), frozen_bn=frozen_bn)
