@@ -31,6 +31,9 @@ class Batches(Protocol):
     def count(self, epoch: int) -> int:
         """Global batches of an epoch."""
 
+    def index(self, epoch: int, position: int) -> int:
+        """Global batches of an epoch that lie before this place."""
+
     def at(self, epoch: int, position: int) -> Planned | None:
         """The batch whose first clip has this place in the global order; None where the epoch has ended."""
 
@@ -56,6 +59,9 @@ class EqualBatches:
 
     def count(self, epoch: int) -> int:
         return self.num_items // self._step if self.drop_last else -(-self.num_items // self._step)
+
+    def index(self, epoch: int, position: int) -> int:
+        return -(-position // self._step)
 
     def at(self, epoch: int, position: int) -> Planned | None:
         end = position + self._step
@@ -95,6 +101,9 @@ class ShapedBatches:
 
     def count(self, epoch: int) -> int:
         return self.plan.num_batches(self._epoch(epoch))
+
+    def index(self, epoch: int, position: int) -> int:
+        return self.plan.batch_of(self._epoch(epoch), position)
 
     def at(self, epoch: int, position: int) -> Planned | None:
         epoch = self._epoch(epoch)

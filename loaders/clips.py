@@ -18,6 +18,9 @@ from loaders.sampling import Sampler, crop_offsets
 Executor = Literal["fast", "imgaug", "gpu"]
 """Who carries out a recipe: OpenCV in the decoder, fused; imgaug, slowly; torch, on the batch where it is normalised."""
 
+Crops = Literal["long-side", "diagonal"]
+"""Where the crops of evaluation views lie: along the long side, in its middle; or from the top left to the bottom right."""
+
 Geometry = Literal["loader", "recipe"]
 """Who scales and crops: the loader, before the recipe; or the recipe itself, from the stored frame."""
 
@@ -52,6 +55,7 @@ class ClipSpec:
     geometry: Geometry = "loader"
     flip_labels: FlipLabels | None = None
     enlarge: float = 1.25
+    crops: Crops = "long-side"
 
     def __post_init__(self) -> None:
         low, high = self.short_side
@@ -67,6 +71,8 @@ class ClipSpec:
             raise ValueError(f"enlarge is {self.enlarge}; 1 is not at all")
         if self.executor not in get_args(Executor) or self.geometry not in get_args(Geometry):
             raise ValueError(f"executor {self.executor!r} and geometry {self.geometry!r} are not both known")
+        if self.crops not in get_args(Crops):
+            raise ValueError(f"crops are {self.crops!r}; there are {', '.join(get_args(Crops))}")
         if self.geometry == "recipe" and (self.augment is None or self.executor == "gpu"):
             raise ValueError("geometry by the recipe needs a recipe, and an executor that sees single clips")
 
@@ -159,11 +165,16 @@ def plan_clip(
         spare = (scaled[0] - spec.height, scaled[1] - spec.width)
         top, left = (
             crop_offsets(room, num_crops if along else 1)[view % num_crops if along else 0]
-            for room, along in zip(spare, (spare[0] > spare[1], spare[0] <= spare[1]), strict=True)
+            for room, along in zip(spare, _moving(spec.crops, spare), strict=True)
         )
         mirror = False
     level = levels[0] if spec.exact or spec.geometry == "recipe" else smallest_level(levels, short_side / spec.enlarge)
     return ClipPlan(video, view, frames, level, scaled, (top, left), mirror, label, drawn)
+
+
+def _moving(crops: Crops, spare: tuple[int, int]) -> tuple[bool, bool]:
+    """Along which sides, (height, width), the crops of the views move."""
+    return (True, True) if crops == "diagonal" else (spare[0] > spare[1], spare[0] <= spare[1])
 
 
 def _drawn(spec: ClipSpec, rng: np.random.Generator, shape: ClipShape) -> Drawn:

@@ -35,6 +35,9 @@ _STATE_VERSION = 1
 
 Workers = Literal["processes", "threads"]
 
+OnBad = Literal["replace", "raise"]
+"""What happens to a clip that cannot be made: another takes its place, or it is an error."""
+
 Backend = Literal["cpu", "dali"]
 """What decodes and resizes: libjpeg-turbo and OpenCV in the workers, or DALI, on the GPU where there is one."""
 
@@ -45,6 +48,7 @@ class ClipBatch:
 
     frames uint8 (B, T, H, W, C), labels int64 (B,), frame_indices int64 (B, T), view int64 (B,), videos int64 (B,)
     (place in the dataset), video_ids; epoch, and `position`: place of the first clip in the epoch's global order;
+    `replaced` bool (B,): rows whose own clip could not be made and that hold another;
     `lr_factor`: what a plan of shapes gives the learning rate for this batch.
     """
 
@@ -54,6 +58,7 @@ class ClipBatch:
     videos: torch.Tensor
     frame_indices: torch.Tensor
     view: torch.Tensor
+    replaced: torch.Tensor
     epoch: int
     position: int
     lr_factor: float = 1.0
@@ -62,6 +67,11 @@ class ClipBatch:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(B, T, H, W): clips, frames, and pixels."""
+        return tuple(self.frames.shape[:4])
 
     def normalized(
         self, mean: tuple[float, float, float], std: tuple[float, float, float], device: torch.device | str = "cpu"
@@ -135,7 +145,7 @@ class ClipLoader:
 
     A clip that cannot be made is replaced in training by another that its place determines, and recorded in the catalog;
     when more than `max_bad` of the clips had to be, the run stops. In evaluation, or with `max_bad` 0, it is an error at
-    once.
+    once, unless `on_bad` is "replace": then the batch says which rows do not count (`ClipBatch.replaced`).
     """
 
     def __init__(
@@ -154,6 +164,7 @@ class ClipLoader:
         world_size: int = 1,
         shapes: ShapePlan | None = None,
         max_bad: float = 0.001,
+        on_bad: OnBad | None = None,
         backend: Backend = "cpu",
     ) -> None:
         if (batch_size is None) == (shapes is None):
@@ -166,8 +177,10 @@ class ClipLoader:
             raise ValueError(f"workers are {workers!r}; there are {', '.join(get_args(Workers))}")
         if backend not in get_args(Backend):
             raise ValueError(f"backend is {backend!r}; there are {', '.join(get_args(Backend))}")
+        if on_bad not in (None, *get_args(OnBad)):
+            raise ValueError(f"on_bad is {on_bad!r}; there are {', '.join(get_args(OnBad))}")
         training = spec.views is None
-        self.dataset, self.spec, self.seed = dataset, spec, seed
+        self.dataset, self.spec, self.seed, self.plan = dataset, spec, seed, shapes
         self.rank, self.world_size = rank, world_size
         self.batch_size = batch_size if batch_size is not None else _base_clips(shapes) // world_size
         self.num_workers = num_workers or len(os.sched_getaffinity(0))
@@ -187,7 +200,8 @@ class ClipLoader:
             )
         self.epoch = 0
         self._position = 0
-        self._bad = BadSamples(dataset, max_bad if training else 0.0)
+        replaces = training if on_bad is None else on_bad == "replace"
+        self._bad = BadSamples(dataset, (max_bad if training else 1.0) if replaces else 0.0)
         self._engine: Engine = _engine_of(backend, workers, dataset, spec)(
             dataset, num_workers=self.num_workers, num_slots=depth + 2, slot_bytes=self.batches.most_bytes
         )
@@ -199,6 +213,11 @@ class ClipLoader:
     def __len__(self) -> int:
         """Batches of a whole epoch: of the present one, where the number changes."""
         return self.batches.count(self.epoch)
+
+    @property
+    def batches_left(self) -> int:
+        """Batches until the present epoch ends, from where the stream stands."""
+        return len(self) - self.batches.index(self.epoch, self._position)
 
     def __iter__(self) -> Iterator[ClipBatch]:
         if self._closed:
@@ -257,6 +276,7 @@ class ClipLoader:
             videos=torch.from_numpy(videos),
             frame_indices=torch.from_numpy(np.stack([plan.frames for plan in plans])),
             view=torch.tensor([plan.view for plan in plans]),
+            replaced=torch.tensor([bool(made.bad) for made in clips]),
             epoch=self.epoch,
             position=planned.places[0],
             lr_factor=planned.lr_factor,

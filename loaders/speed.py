@@ -1,7 +1,7 @@
 """How fast a run reads, goes forward and goes backward, in clips per second: the historical monitor, mended.
 
-The figures are averages over the interval since the last report, with the device synchronised where a figure ends, not
-the launch time of the last batch.
+The figures are averages over the interval since the last report, not the launch time of the last batch. On a GPU they are
+taken by events on its stream, which are read with the report: nothing waits in between.
 """
 
 from __future__ import annotations
@@ -53,16 +53,22 @@ class SpeedMonitor:
     def _reset(self) -> None:
         self._seconds = {"read": 0.0, "forward": 0.0, "backward": 0.0}
         self._clips = {"read": 0, "forward": 0, "backward": 0}
+        self._events: list[tuple[str, torch.cuda.Event, torch.cuda.Event]] = []
         self._started = time.perf_counter()
 
     @contextlib.contextmanager
     def measure(self, part: str, num_clips: int) -> Iterator[None]:
         """Time a `forward` or a `backward` of `num_clips` clips."""
-        started = time.perf_counter()
-        yield
         if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
-        self._seconds[part] += time.perf_counter() - started
+            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            begin.record(torch.cuda.current_stream(self._device))
+            yield
+            end.record(torch.cuda.current_stream(self._device))
+            self._events.append((part, begin, end))
+        else:
+            started = time.perf_counter()
+            yield
+            self._seconds[part] += time.perf_counter() - started
         self._clips[part] += num_clips
 
     def watch(self, batches: Iterator) -> Iterator:
@@ -79,6 +85,9 @@ class SpeedMonitor:
 
     def rates(self) -> Rates:
         """Rates of the interval that ends now; the next one begins."""
+        for part, begin, end in self._events:
+            end.synchronize()
+            self._seconds[part] += begin.elapsed_time(end) / 1000
         elapsed = max(time.perf_counter() - self._started, 1e-9)
         each = {part: _rate(self._clips[part], self._seconds[part]) for part in self._seconds}
         clips = self._clips["read"]

@@ -10,6 +10,9 @@ from typing import Annotated
 
 import typer
 
+NOT_FINISHED = 75
+"""Exit code of a run that its time limit ended: run the same command again (EX_TEMPFAIL)."""
+
 _Method = Annotated[str, typer.Argument(metavar="METHOD", help="srtg (others follow).")]
 _Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Config overrides: data.batch_size=8")
@@ -25,17 +28,40 @@ def train(
         str | None, typer.Option(help="`auto` (the newest checkpoint, if any) or a checkpoint file.")
     ] = None,
     init: Annotated[Path | None, typer.Option(help="Start from the weights of this file.")] = None,
+    validate_every: Annotated[int | None, typer.Option(help="Epochs between validations.")] = None,
+    devices: Annotated[int | None, typer.Option(help="Devices of each machine.")] = None,
+    nodes: Annotated[int | None, typer.Option(help="Machines.")] = None,
+    precision: Annotated[str | None, typer.Option(help="32-true, 16-mixed or bf16-mixed.")] = None,
+    stop_after: Annotated[str | None, typer.Option(help="Save and stop before this: seconds, or HH:MM:SS.")] = None,
+    overfit_batches: Annotated[int | None, typer.Option(help="Train on the first so many batches alone.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be run, and stop.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="With --dry-run: as JSON.")] = False,
     show_config: Annotated[bool, typer.Option("--show-config", help="Print the effective config and stop.")] = False,
 ) -> None:
     """Train a method. Ctrl-C or SIGTERM saves a checkpoint and stops; --resume auto goes on."""
     _sleep_at_barriers()
     from trainers.config import dump, find, load
-    from trainers.engine.run import Stopped
+    from trainers.engine.run import OUT_OF_TIME, Stopped
     from trainers.method import find_method
     from trainers.session import run_training
 
+    given = {
+        "validate_every": validate_every,
+        "devices": devices,
+        "nodes": nodes,
+        "precision": precision,
+        "stop_after": None if stop_after is None else _seconds(stop_after),
+        "overfit_batches": overfit_batches,
+    }
     path = find(config, method)
-    effective = load(path, ["method=" + method, *(overrides or [])], find_method(method).MethodConfig)
+    options = [f"train.{key}={value}" for key, value in given.items() if value is not None]
+    effective = load(path, ["method=" + method, *(overrides or []), *options], find_method(method).MethodConfig)
+    if dry_run:
+        from trainers.dry_run import describe, plan_run
+
+        plan = plan_run(effective)
+        print(json.dumps(plan, indent=2) if as_json else describe(plan))
+        return
     print(dump(effective))
     if show_config:
         return
@@ -44,13 +70,29 @@ def train(
         run = run_training(effective, folder, resume=resume, init=init)
     except Stopped as stop:
         print(
-            f"Stopped by {stop.signal_name} at {stop.checkpoint}. Go on: the same command with --resume auto.",
+            f"Stopped by {stop.reason} at {stop.checkpoint}. Go on: the same command with --resume auto.",
             file=sys.stderr,
         )
-        raise typer.Exit(130 if stop.signal_name == "SIGINT" else 143) from None
+        code = {"SIGINT": 130, OUT_OF_TIME: NOT_FINISHED}.get(stop.reason, 143)
+        raise typer.Exit(code) from None
+    if not run.fabric.is_global_zero:
+        return
     best = run.checkpoints.folder / "best.pt"
-    print(f"Done: {folder}, {run.step} steps, best validation top-1 {run.best_top1:.3f}.")
+    print(f"Done: {folder}, {run.step} steps, best validation {effective.train.best} {abs(run.best[0]):.3f}.")
     print(f"Next: clipmill test {method} --checkpoint {best}")
+
+
+def _seconds(text: str) -> float:
+    """Seconds of `90`, `1:30` or `23:50:00`. Raises: ClipmillError when it is none of these."""
+    from ingest.errors import ClipmillError
+
+    try:
+        parts = [float(part) for part in text.split(":")]
+    except ValueError:
+        parts = []
+    if not 1 <= len(parts) <= 3 or any(part < 0 for part in parts):
+        raise ClipmillError(f"--stop-after {text!r} is no time.", "Nothing was run.", "Give seconds, or HH:MM:SS.")
+    return sum(part * 60**place for place, part in enumerate(reversed(parts)))
 
 
 def test(
@@ -67,12 +109,23 @@ def test(
     if as_json:
         print(json.dumps(figures, indent=2))
         return
+    named = {name: figures.get(key) for name, key in _SHOWN.items()}
+    print("   ".join(f"{name} {value:.4f}" for name, value in named.items() if value is not None))
     clips, crops = figures["views"]
-    print(
-        f"top-1 {figures['top1']:.4f}   top-5 {figures['top5']:.4f}   mean class accuracy"
-        f" {figures['mean_class_accuracy']:.4f}   loss {figures['loss']:.4f}"
-    )
     print(f"{figures['videos']} videos, {clips} clips x {crops} crops each, {figures['seconds']:.1f} s")
+    if figures["bad_videos"]:
+        bad = figures["bad_videos"]
+        print(f"{len(bad)} videos could not be read and are not in these figures: {', '.join(bad[:10])}")
+        raise typer.Exit(1)
+
+
+_SHOWN = {
+    "top-1": "top1",
+    "top-5": "top5",
+    "mean class accuracy": "mean_class_accuracy",
+    "mAP": "mean_average_precision",
+    "loss": "loss",
+}
 
 
 def demo(

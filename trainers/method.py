@@ -20,7 +20,10 @@ METHODS = ("srtg",)
 
 @dataclass(frozen=True)
 class Losses:
-    """Named loss terms of one batch, each a scalar, with weights (1 where none is given), and the logits (B, C)."""
+    """Named loss terms of one batch, each a scalar, with weights (1 where none is given), and the logits.
+
+    Accuracy is counted where the logits are (B, C) and the batch's labels (B,).
+    """
 
     terms: Mapping[str, Tensor]
     logits: Tensor
@@ -34,13 +37,15 @@ class Losses:
 class Method(Protocol):
     """A method: its models by name, how their parameters are grouped, its losses and its predictions.
 
-    The loop replaces the entries of `models` by the same models prepared for devices and precision.
+    The loop replaces the entries of `models` by the same models prepared for devices and precision. It may have besides
+        initialised(model, report)         called after --init of a model, before `param_groups`
+        stage_changed(clips_per_device)    called before every epoch: batch norm over parts of a batch needs it
     """
 
     models: dict[str, nn.Module]
 
     def param_groups(self) -> Mapping[str, list[dict[str, Any]]]:
-        """Per trained model, groups for its optimizer: `params`, `name`, and `lr_mult` where it is not 1."""
+        """Per trained model, groups for its optimizer: `params`, `name`, and where they differ `lr_mult`, `weight_decay`."""
 
     def losses(self, batch: ClipBatch, device: torch.device) -> Losses:
         """Forward and losses of one batch, in training mode."""
@@ -53,7 +58,9 @@ def find_method(name: str) -> ModuleType:
     """The module of a method.
 
     It has `MethodConfig` (its config type), `create(config, num_classes) -> Method`, and
-    `load_published(model, checkpoint) -> LoadReport` for the authors' files.
+    `load_published(model, checkpoint) -> LoadReport` for the authors' files. It may have, where it does not classify clips,
+    `make_loader(config, split, *, rank, world_size)` (trainers/data.py), `evaluate(fabric, method, loader, *, average) ->
+    Evaluation` and `save_results(evaluation, folder)` (trainers/engine/evaluation.py).
 
     Raises: ClipmillError for an unknown name.
     """

@@ -1,4 +1,4 @@
-"""Accuracy figures. Plain sums over samples, never means of means."""
+"""Figures of classification: accuracies, mean average precision, confusion. Sums over samples, never means of means."""
 
 from __future__ import annotations
 
@@ -30,21 +30,59 @@ def mean_class_accuracy(confusion: Tensor) -> float:
     return float((confusion.diagonal()[seen] / counts[seen]).mean())
 
 
+def average_precision(scores: Tensor, positive: Tensor) -> float:
+    """Area under precision over recall of one class: `scores` (N,), `positive` bool (N,). NaN without positives.
+
+    Samples of equal score are taken together; precision is not interpolated. Source: MMAction2's definition, which is
+    scikit-learn's.
+    """
+    num_positives = int(positive.sum())
+    if not num_positives:
+        return float("nan")
+    order = scores.argsort(descending=True, stable=True)
+    ranked, hits = scores[order], positive[order].double().cumsum(0)
+    last_of_score = torch.ones_like(ranked, dtype=torch.bool)
+    last_of_score[:-1] = ranked[1:] != ranked[:-1]
+    hits, taken = hits[last_of_score], (last_of_score.nonzero()[:, 0] + 1).double()
+    gained = hits.diff(prepend=hits.new_zeros(1))
+    return float((gained * hits / taken).sum() / num_positives)
+
+
+def mean_average_precision(scores: Tensor, targets: Tensor) -> float:
+    """Mean over classes of `average_precision`: scores (N, C), targets (N, C), positive where not 0.
+
+    Classes without positives are left out; NaN when that is all of them.
+    """
+    found = [average_precision(scores[:, c], targets[:, c] > 0) for c in range(scores.shape[1])]
+    known = [value for value in found if value == value]
+    return sum(known) / len(known) if known else float("nan")
+
+
 @dataclass
 class Meter:
-    """Sums over samples since the last reset: loss times samples, right in top 1 and top 5, samples."""
+    """Sums over samples since the last reset: loss times samples, right in top 1 and top 5, samples; `graded` of them
+    have a class that top 1 and top 5 speak of.
+    """
 
     loss: float = 0.0
     top1: int = 0
     top5: int = 0
     count: int = 0
+    graded: int = 0
 
-    def add(self, loss: float, top1: int, top5: int, count: int) -> None:
+    def add(self, loss: float, top1: int, top5: int, count: int, graded: int | None = None) -> None:
+        """Add `count` samples with the mean loss `loss`."""
         self.loss += loss * count
         self.top1 += top1
         self.top5 += top5
         self.count += count
+        self.graded += count if graded is None else graded
 
-    def means(self) -> dict[str, float]:
+    def means(self) -> dict[str, float | None]:
+        """Mean loss, and the shares in top 1 and top 5: None where no sample has a class."""
         n = max(self.count, 1)
-        return {"loss": self.loss / n, "top1": self.top1 / n, "top5": self.top5 / n}
+        shares = {
+            name: value / self.graded if self.graded else None
+            for name, value in (("top1", self.top1), ("top5", self.top5))
+        }
+        return {"loss": self.loss / n, **shares}

@@ -60,10 +60,11 @@ def table(rows: Mapping[str, Any]) -> str:
 
 
 def curves(folder: Path) -> str:
-    """Loss and top-1 of training and validation, over epochs, from the run's CSV logs."""
+    """Loss and top-1 (or mean average precision) of training and validation, over epochs, from the run's CSV logs."""
     rows = read_csv(folder / "epochs.csv")
     steps = read_csv(folder / "steps.csv")
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6))
+    shown = "top1" if any(row["top1"] for row in rows) else "mean_average_precision"
     per_epoch = max(int(row["step"]) / (int(row["epoch"]) + 1) for row in rows)
     at = [(int(row["step"]) + 1) / per_epoch for row in steps]
     left.plot(at, [float(row["loss"]) for row in steps], color="#b9c6dd", linewidth=0.8, label="each step")
@@ -71,9 +72,11 @@ def curves(folder: Path) -> str:
         own = [row for row in rows if row["split"] == split]
         epochs = [int(row["epoch"]) + 1 for row in own]
         left.plot(epochs, [float(row["loss"]) for row in own], color=colour, label=split)
-        right.plot(epochs, [100 * float(row["top1"]) for row in own], color=colour, label=split)
-    left.set(xlabel="epoch", ylabel="cross-entropy", ylim=(0, None))
-    right.set(xlabel="epoch", ylabel="top-1 (%)", ylim=(0, 102))
+        right.plot(
+            epochs, [100 * float(row[shown]) if row[shown] else np.nan for row in own], color=colour, label=split
+        )
+    left.set(xlabel="epoch", ylabel="loss", ylim=(0, None))
+    right.set(xlabel="epoch", ylabel="top-1 (%)" if shown == "top1" else "mean average precision (%)", ylim=(0, 102))
     for axes in (left, right):
         _finish(axes)
     return _picture(figure, "Loss and top-1 accuracy over epochs")
@@ -125,7 +128,7 @@ def speed(folder: Path) -> str:
     return _picture(figure, "Read, forward and backward speed over time") + table(shares)
 
 
-def clips(loader: ClipLoader, num_clips: int = 8, num_columns: int = 8) -> str:
+def clips(loader: ClipLoader, num_clips: int = 8) -> str:
     """The first clips of an epoch exactly as the trainer gets them: one row per clip, with frame numbers."""
     rows: list[tuple[str, np.ndarray, np.ndarray]] = []
     for batch in loader:
@@ -134,17 +137,44 @@ def clips(loader: ClipLoader, num_clips: int = 8, num_columns: int = 8) -> str:
             rows.append((name, batch.frames[i].numpy().copy(), batch.frame_indices[i].numpy()))
         if len(rows) >= num_clips:
             break
-    shown = np.linspace(0, loader.spec.num_frames - 1, min(num_columns, loader.spec.num_frames)).round().astype(int)
+    return sheet(rows, bgr=loader.spec.colour == "BGR", label="Clips as the trainer saw them")
+
+
+def sheet(rows: Sequence[tuple[str, np.ndarray, np.ndarray]], *, bgr: bool, label: str, num_columns: int = 8) -> str:
+    """Contact sheet: per row a title, frames (T, H, W, C) and their numbers (T,), of which some are shown."""
+    num_frames = len(rows[0][1])
+    shown = np.linspace(0, num_frames - 1, min(num_columns, num_frames)).round().astype(int)
     figure, grid = plt.subplots(len(rows), len(shown), figsize=(1.25 * len(shown), 1.35 * len(rows)), squeeze=False)
-    for line, (name, frames, indices) in zip(grid, rows, strict=True):
+    for line, (title, frames, indices) in zip(grid, rows, strict=True):
         for axes, t in zip(line, shown, strict=True):
-            axes.imshow(frames[t] if loader.spec.colour == "RGB" else frames[t][..., ::-1])
+            axes.imshow(frames[t][..., ::-1] if bgr else frames[t])
             axes.set_title(f"{indices[t]}", fontsize=7, pad=2)
             axes.set_xticks([])
             axes.set_yticks([])
-        line[0].set_ylabel(name, fontsize=8)
+        wide = "\n" in title
+        line[0].set_ylabel(
+            title, fontsize=7 if wide else 8, rotation=0 if wide else 90, ha="right" if wide else "center"
+        )
     figure.tight_layout(pad=0.4)
-    return _picture(figure, "Clips as the trainer saw them")
+    return _picture(figure, label)
+
+
+def per_class(counts: np.ndarray, names: Sequence[str], most: int = 60) -> str:
+    """Bars of each class's accuracy, the worst first; `counts` is a confusion matrix. Classes without a video are left out."""
+    totals = counts.sum(1)
+    seen = np.flatnonzero(totals)
+    shares = counts.diagonal()[seen] / totals[seen]
+    order = np.argsort(shares, kind="stable")[:most]
+    figure, axes = plt.subplots(figsize=(8, 0.6 + 0.24 * len(order)))
+    axes.barh(range(len(order)), 100 * shares[order], color="#2458b3", height=0.7)
+    axes.set_yticks(range(len(order)), [f"{names[seen[i]]} ({totals[seen[i]]})" for i in order], fontsize=8)
+    axes.invert_yaxis()
+    axes.set(xlabel="accuracy (%); in brackets: videos", xlim=(0, 100))
+    axes.grid(True, axis="x", alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    rest = len(seen) - len(order)
+    note = f'<p class="note">and {rest} classes that did better</p>' if rest > 0 else ""
+    return _picture(figure, "Accuracy by class") + note
 
 
 def _finish(axes: plt.Axes) -> None:

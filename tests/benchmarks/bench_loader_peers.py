@@ -26,7 +26,9 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -117,7 +119,10 @@ class Clips(IterableDataset):
 
 def data_loader(read: Callable[[int, np.ndarray], Iterator[np.ndarray]]) -> Callable[..., Iterator[int]]:
     def begin(home: Path, root: Path, size: int, jitter: tuple[int, int], workers: int) -> Iterator[int]:
-        loader = DataLoader(Clips(read, size, jitter), batch_size=BATCH, num_workers=workers)
+        # Not forked: the threads of peers that began before leave locks behind in a fork, and its workers hang.
+        loader = DataLoader(
+            Clips(read, size, jitter), batch_size=BATCH, num_workers=workers, multiprocessing_context="forkserver"
+        )
         return (len(batch) for batch in loader)
 
     return begin
@@ -238,42 +243,58 @@ def begin(name: str, home: Path, root: Path, size: int, jitter: tuple[int, int],
     return data_loader(Reader(home, name))(home, root, size, jitter, workers)
 
 
+def measure_shape(
+    shape: str, home: Path, root: Path, options: argparse.Namespace
+) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """All peers in turns at one shape: their rates, and why some are not there."""
+    size, jitter = SHAPES[shape]
+    cases: list[dict[str, Any]] = []
+    absent: dict[str, str] = {}
+    rates: dict[str, list[float]] = {}
+    streams: dict[str, Iterator[int]] = {}
+    for name in PEERS:
+        try:
+            streams[name] = begin(name, home / "peers", root, size, jitter, options.threads)
+            next(streams[name])
+            rates[name] = []
+        except Exception as error:
+            streams.pop(name, None)
+            absent[name] = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+    for _ in range(options.rounds):
+        for name, stream in streams.items():
+            for _ in range(3):  # What was made ahead while others had their turn.
+                next(stream)
+            clips, started = 0, time.perf_counter()
+            while time.perf_counter() - started < options.seconds:
+                clips += next(stream)
+            rates[name].append(clips / (time.perf_counter() - started))
+    ours = rates["clipmill"]
+    for name, values in rates.items():
+        times = median(o / v for o, v in zip(ours, values, strict=True))
+        row = {
+            "shape": shape,
+            "peer": name,
+            "clips_per_s": round(median(values), 1),
+            "ours_is_times": round(times, 2),
+        }
+        cases.append(row | {"rounds": [round(value, 1) for value in values]})
+        print(f"{shape}  {name:12} {row['clips_per_s']:8.1f} clips/s   ours is {row['ours_is_times']:6.2f} times")
+    streams.clear()
+    return cases, absent
+
+
 def measure(home: Path, options: argparse.Namespace) -> dict[str, Any]:
     root = home / "loader-root"
     make_root(root)
     make_copies(root, home / "peers")
-    cases, absent = [], {}
-    for shape, (size, jitter) in SHAPES.items():
-        rates: dict[str, list[float]] = {}
-        streams: dict[str, Iterator[int]] = {}
-        for name in PEERS:
-            try:
-                streams[name] = begin(name, home / "peers", root, size, jitter, options.threads)
-                next(streams[name])
-                rates[name] = []
-            except Exception as error:
-                streams.pop(name, None)
-                absent[name] = f"{type(error).__name__}: {error}".splitlines()[0][:200]
-        for _ in range(options.rounds):
-            for name, stream in streams.items():
-                for _ in range(3):  # What was made ahead while others had their turn.
-                    next(stream)
-                clips, started = 0, time.perf_counter()
-                while time.perf_counter() - started < options.seconds:
-                    clips += next(stream)
-                rates[name].append(clips / (time.perf_counter() - started))
-        ours = rates["clipmill"]
-        for name, values in rates.items():
-            times = median(o / v for o, v in zip(ours, values, strict=True))
-            row = {
-                "shape": shape,
-                "peer": name,
-                "clips_per_s": round(median(values), 1),
-                "ours_is_times": round(times, 2),
-            }
-            cases.append(row | {"rounds": [round(value, 1) for value in values]})
-            print(f"{shape}  {name:12} {row['clips_per_s']:8.1f} clips/s   ours is {row['ours_is_times']:6.2f} times")
-        streams.clear()
+    cases: list[dict[str, Any]] = []
+    absent: dict[str, str] = {}
+    for shape in SHAPES:
+        # In a process of its own: peers that fork their workers hang where threads of others are at work already.
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+            found, missing = process.submit(measure_shape, shape, home, root, options).result()
+        cases += found
+        absent |= missing
     for name, why in absent.items():
         print(f"{name} was left out: {why}")
     data = {"videos": NUM_VIDEOS, "frames": NUM_FRAMES, "size_px": SIZE, "batch": BATCH}

@@ -23,12 +23,12 @@ from loaders.telemetry import TelemetryReader
 from trainers.config import Config
 from trainers.data import make_loader
 from trainers.engine.checkpoints import CheckpointFolder, read
+from trainers.engine.evaluation import evaluate
 from trainers.engine.logs import read_csv
-from trainers.engine.loop import evaluate, make_fabric, train
+from trainers.engine.loop import make_fabric, train
 from trainers.engine.optimizers import build_optimizer
 from trainers.engine.run import Run
 from trainers.method import Losses
-from trainers.metrics import Meter
 from trainers.session import run_test, run_training
 from trainers.srtg.method import MethodConfig
 
@@ -196,9 +196,9 @@ def test_the_test_command_scores_every_video_over_its_views(whole: Path, root: P
     figures = json.loads((whole / "test.json").read_text())
     assert figures["clips"] == 3 * figures["videos"]
     saved = np.load(whole / "test.npz")
-    assert saved["probabilities"].shape == (figures["videos"], 8)
-    np.testing.assert_allclose(saved["probabilities"].sum(1), 1, rtol=1e-5)
-    assert figures["top1"] == pytest.approx((saved["probabilities"].argmax(1) == saved["labels"]).mean())
+    assert saved["scores"].shape == (figures["videos"], 8)
+    np.testing.assert_allclose(saved["scores"].sum(1), 1, rtol=1e-5)
+    assert figures["top1"] == pytest.approx((saved["scores"].argmax(1) == saved["labels"]).mean())
     assert np.array(figures["confusion"]).sum() == figures["videos"]
 
 
@@ -247,9 +247,9 @@ def train_mean_colour(config: Config, folder: Path) -> MeanColour:
     for name, groups in method.param_groups().items():
         optimizer = build_optimizer(config.optimizer, groups, config.optimizer.lr)
         method.models[name], optimizers[name] = fabric.setup(method.models[name], optimizer)
-    with make_loader(config, "train") as loader:
+    with make_loader(config, "train", rank=fabric.global_rank, world_size=fabric.world_size) as loader:
         run = Run(folder, config, fabric, method, optimizers, loader)
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
         handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
         try:
             run.start()
@@ -284,11 +284,11 @@ def test_evaluation_averages_probabilities_over_views(config_of: ConfigOf) -> No
     method, fabric = MeanColour(), make_fabric(config)
     with make_loader(config, "test") as loader:
         result = evaluate(fabric, method, loader)
-        expected = torch.zeros_like(result.probabilities)
+        expected = torch.zeros_like(result.scores)
         for batch in loader:
             for video, row in zip(batch.videos, method.predict(batch, torch.device("cpu")).softmax(1), strict=True):
                 expected[video] += row.detach() / loader.spec.num_views
-    torch.testing.assert_close(result.probabilities, expected)
+    torch.testing.assert_close(result.scores, expected)
     assert result.num_clips == len(loader.dataset) * 2
 
 
@@ -336,11 +336,11 @@ def test_the_best_checkpoint_has_the_highest_accuracy_and_of_those_the_lowest_lo
     method, fabric = MeanColour(), make_fabric(config)
     with make_loader(config, "train") as loader:
         run = Run(tmp_path / "run", config, fabric, method, {}, loader)
-        run.epochs_log.path.parent.mkdir()
-        run.epochs_log.start(before_step=0)
+        run.folder.mkdir()
+        run.journal.epochs.start(before_step=0)
         kept = []
         for top1, loss in ((3, 1.0), (3, 2.0), (3, 0.5), (2, 0.1), (4, 3.0)):
             run.step += 1
-            run.epoch_done(Meter(loss=4 * loss, top1=top1, top5=4, count=4))
+            run.epoch_done({"loss": loss, "top1": top1 / 4}, waited_s=0.0)
             kept.append(read(run.checkpoints.folder / "best.pt")["step"])
     assert kept == [1, 1, 3, 3, 5]

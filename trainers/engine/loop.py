@@ -1,41 +1,46 @@
-"""The training loop and the evaluation: one function each, read from top to bottom."""
+"""The training loop, read from top to bottom."""
 
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
 
-import torch
 from lightning_fabric import Fabric
-from torch import Tensor
-from torch.nn.functional import cross_entropy
+from lightning_fabric.strategies import DDPStrategy
 
-from loaders import ClipLoader
 from trainers.config import Config
+from trainers.data import make_loader
+from trainers.engine.evaluation import evaluate
 from trainers.engine.optimizers import base_lr, set_lr
 from trainers.engine.run import Run
 from trainers.engine.schedules import lr_factor
 from trainers.method import Method
-from trainers.metrics import Meter, confusion_matrix, correct_in_top
 
 
-def train(fabric: Fabric, method: Method, run: Run, validation: ClipLoader | None) -> None:
-    """Bring `run` from where it stands to the end of its config's epochs.
+def train(
+    fabric: Fabric, method: Method, run: Run, validation: Any, module: ModuleType | None = None
+) -> None:
+    """Bring `run` from where it stands to the end of its epochs. `validation` is its loader, or None; `module` is the method's, if it
+    evaluates its own way.
 
-    Raises: Stopped after a signal, with a checkpoint saved.
+    Raises: Stopped after a signal or at the time limit, with a checkpoint saved.
     """
     config = run.config
     accumulate = config.train.accumulate
-    lr = base_lr(config.optimizer, config.data.batch_size * accumulate * fabric.world_size)
-    while run.epoch < config.train.epochs:
+    planned = config.multigrid.name != "off"
+    clips_per_step = config.data.batch_size * accumulate * fabric.world_size
+    lrs = {name: base_lr(config.optimizer_of(name), clips_per_step) for name in run.optimizers}
+    schedules = {name: config.schedule_of(name) for name in run.optimizers}
+    while run.epoch < run.num_epochs:
         set_mode(method, training=True)
-        micro_left = len(run.loader) - run.loader.state_dict()["position"] // (
-            run.loader.batch_size * run.loader.world_size
-        )
+        _tell_stage(method, run)
+        waited_s = run.loader.wait_s
+        steps_per_epoch = -(-len(run.loader) // accumulate)
+        batches_left, since_step = run.loader.batches_left, 0
         for batch in run.batches():
-            micro_left -= 1
-            run.lr = lr * lr_factor(config.schedule, run.step, run.steps_per_epoch, config.train.epochs)
-            steps_now = (run.micro_step + 1) % accumulate == 0 or micro_left == 0
+            batches_left, since_step = batches_left - 1, since_step + 1
+            steps_now = since_step == accumulate or batches_left == 0
             with contextlib.ExitStack() as stack:
                 for name in run.optimizers:  # Gradients of ranks meet only where a step follows.
                     stack.enter_context(fabric.no_backward_sync(method.models[name], enabled=not steps_now))  # type: ignore[arg-type]
@@ -46,60 +51,29 @@ def train(fabric: Fabric, method: Method, run: Run, validation: ClipLoader | Non
             run.count(batch, losses)
             if not steps_now:
                 continue
+            since_step = 0
             for name, optimizer in run.optimizers.items():
-                set_lr(optimizer, run.lr)
-                if config.optimizer.clip_norm is not None:
-                    fabric.clip_gradients(method.models[name], optimizer, max_norm=config.optimizer.clip_norm)
+                factor = lr_factor(schedules[name], run.step, steps_per_epoch, run.num_epochs)
+                lr = lrs[name] * (batch.lr_factor if planned else factor)
+                if name == next(iter(run.optimizers)):
+                    run.lr = lr
+                set_lr(optimizer, lr)
+                norm = config.optimizer_of(name).clip_norm
+                if norm is not None:
+                    fabric.clip_gradients(method.models[name], optimizer, max_norm=norm)
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
-            run.micro_step = 0
             run.step_done()
-        due = run.epoch % config.train.validate_every == 0 or run.epoch == config.train.epochs
-        run.epoch_done(evaluate(fabric, method, validation).meter if validation is not None and due else None)
-
-
-@dataclass
-class Evaluation:
-    """Figures of an evaluation. `probabilities` (videos, classes), the mean over a video's views; `labels` (videos,)."""
-
-    meter: Meter
-    probabilities: Tensor
-    labels: Tensor
-    confusion: Tensor
-    num_clips: int
-
-
-@torch.no_grad()
-def evaluate(fabric: Fabric, method: Method, loader: ClipLoader) -> Evaluation:
-    """Every view of every video once; probabilities are averaged over views, then scored per video.
-
-    The loss is the mean over clips; top-1 and top-5 count videos.
-    """
-    set_mode(method, training=False)
-    device = fabric.device
-    num_videos, num_classes = len(loader.dataset), len(loader.dataset.class_names)
-    sums = torch.zeros(num_videos, num_classes, device=device)
-    loss = torch.zeros((), device=device)
-    num_clips = 0
-    loader.load_state_dict(loader.state_dict() | {"position": 0})
-    for batch in loader:
-        logits = method.predict(batch, device).float()
-        sums.index_add_(0, batch.videos.to(device), logits.softmax(1))
-        loss += cross_entropy(logits, batch.labels.to(device), reduction="sum")
-        num_clips += len(batch)
-    if fabric.world_size > 1:
-        sums, loss = (fabric.all_reduce(value, reduce_op="sum") for value in (sums, loss))  # type: ignore[assignment]
-    probabilities = (sums / loader.spec.num_views).cpu()
-    labels = torch.from_numpy(loader.dataset.labels)
-    total_clips = num_videos * loader.spec.num_views
-    meter = Meter(
-        float(loss) / total_clips * num_videos,
-        int(correct_in_top(probabilities, labels, 1)),
-        int(correct_in_top(probabilities, labels, 5)),
-        num_videos,
-    )
-    confusion = confusion_matrix(probabilities.argmax(1), labels, num_classes)
-    return Evaluation(meter, probabilities, labels, confusion, num_clips)
+        waited_s = run.loader.wait_s - waited_s
+        due = run.epoch % config.train.validate_every == 0 or run.epoch == run.num_epochs
+        figures = None
+        if due:
+            _settle_batch_norm(fabric, method, config)
+            if validation is not None:
+                result = _evaluation(module)(fabric, method, validation, average=config.train.average_views)
+                figures = result.figures
+                run.validation_done(result)
+        run.epoch_done(figures, waited_s)
 
 
 def set_mode(method: Method, *, training: bool) -> None:
@@ -109,10 +83,43 @@ def set_mode(method: Method, *, training: bool) -> None:
 
 
 def make_fabric(config: Config) -> Fabric:
-    """Fabric as the config asks for it, launched."""
+    """Fabric as the config asks for it, launched. Under torchrun and SLURM it joins the processes there are."""
     train = config.train
+    strategy: Any = "auto"
+    if train.find_unused_parameters and train.devices * train.nodes > 1:
+        strategy = DDPStrategy(find_unused_parameters=True)
     fabric = Fabric(
-        accelerator=train.accelerator, devices=train.devices, num_nodes=train.nodes, precision=train.precision
+        accelerator=train.accelerator,
+        devices=train.devices,
+        num_nodes=train.nodes,
+        precision=train.precision,
+        strategy=strategy,
     )
     fabric.launch()
     return fabric
+
+
+def _evaluation(module: ModuleType | None) -> Any:
+    return getattr(module, "evaluate", evaluate)
+
+
+def _tell_stage(method: Method, run: Run) -> None:
+    """Where batch norm goes by parts of a batch, it is told how many clips a device now has."""
+    told = getattr(method, "stage_changed", None)
+    if told is not None:
+        plan = getattr(run.loader, "plan", None)
+        largest = plan.phase_at(run.epoch).cycle[-1].num_clips if plan is not None else None
+        told(largest // run.fabric.world_size if largest is not None else run.config.data.batch_size)
+
+
+def _settle_batch_norm(fabric: Fabric, method: Method, config: Config) -> None:
+    """Statistics of batch norm over clips of the full shape, where the config asks for it."""
+    num_batches = config.train.precise_bn_batches
+    if not num_batches:
+        return
+    from trainers.batch_norm import precise_statistics
+
+    flat = config.model_copy(update={"multigrid": type(config.multigrid)()})
+    with make_loader(flat, "train", rank=fabric.global_rank, world_size=fabric.world_size) as loader:
+        for model in method.models.values():
+            precise_statistics(model, lambda batch: method.predict(batch, fabric.device), loader, num_batches)

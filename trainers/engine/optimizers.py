@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch.optim import SGD, AdamW, Optimizer
+from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from trainers.config import OptimizerConfig
 
@@ -18,13 +18,21 @@ def base_lr(config: OptimizerConfig, clips_per_step: int) -> float:
 
 
 def build_optimizer(config: OptimizerConfig, groups: list[dict[str, Any]], lr: float) -> Optimizer:
-    """An optimizer over `groups`; a group's rate is `lr` times its `lr_mult`."""
-    groups = [{"lr_mult": 1.0, **group} for group in groups if group["params"]]
-    if config.name == "sgd":
-        return SGD(groups, lr=lr, momentum=config.momentum, nesterov=config.nesterov, weight_decay=config.weight_decay)
-    return AdamW(groups, lr=lr, betas=config.betas, weight_decay=config.weight_decay)
+    """An optimizer over `groups`: a group's rate is `lr` times its `lr_mult`; a `weight_decay` of its own is kept."""
+    groups = [
+        {"lr_mult": 1.0, **group, "lr": lr * group.get("lr_mult", 1.0)} for group in groups if len(group["params"])
+    ]
+    match config.name:
+        case "sgd":
+            return SGD(
+                groups, lr=lr, momentum=config.momentum, nesterov=config.nesterov, weight_decay=config.weight_decay
+            )
+        case "adam":
+            return Adam(groups, lr=lr, betas=config.betas, eps=config.eps, weight_decay=config.weight_decay)
+    return AdamW(groups, lr=lr, betas=config.betas, eps=config.eps, weight_decay=config.weight_decay)
 
 
 def set_lr(optimizer: Optimizer, lr: float) -> None:
+    """Give every group `lr` times its `lr_mult`."""
     for group in optimizer.param_groups:
         group["lr"] = lr * group["lr_mult"]

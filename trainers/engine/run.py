@@ -1,11 +1,11 @@
-"""A run: where it stands, what it logs, what it saves. The loop tells it of every batch and every step."""
+"""A run: where it stands, what it saves, when it stops. The loop tells it of every batch and every step."""
 
 from __future__ import annotations
 
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -16,37 +16,37 @@ from lightning_fabric import Fabric
 from torch import Tensor
 from torch.optim import Optimizer
 
-from ingest.atomic import write_text
 from ingest.errors import ClipmillError
-from loaders import ClipBatch, ClipLoader
+from loaders import ClipBatch
 from loaders.speed import SpeedMonitor
-from loaders.telemetry import SpeedSample, Stage, TelemetryWriter
-from trainers.config import Config, dump
+from loaders.telemetry import Stage
+from trainers.config import Config
+from trainers.data import TrainLoader
 from trainers.engine import checkpoints
-from trainers.engine.logs import CsvLog
+from trainers.engine.evaluation import Evaluation, save_scores
+from trainers.engine.journal import Journal
 from trainers.method import Losses, Method
 from trainers.metrics import Meter, correct_in_top
 
-STEP_COLUMNS = ("step", "epoch", "loss", "top1", "lr", "batch_size", "num_frames", "height", "width")
-EPOCH_COLUMNS = ("step", "epoch", "split", "loss", "top1", "top5", "seconds", "clips_per_s", "wait_share")
+OUT_OF_TIME = "train.stop_after"
+VALIDATION = "validation.npz"
+"""Scores of the best validation, for the report."""
 
 
 class Stopped(Exception):
-    """The run was asked to stop (SIGTERM, Ctrl-C) and has saved a checkpoint."""
+    """The run was asked to stop (SIGTERM, Ctrl-C, its time limit) and has saved a checkpoint."""
 
-    def __init__(self, signal_name: str, checkpoint: Path) -> None:
-        self.signal_name, self.checkpoint = signal_name, checkpoint
-        super().__init__(f"{signal_name}: saved {checkpoint}")
+    def __init__(self, reason: str, checkpoint: Path) -> None:
+        self.reason, self.checkpoint = reason, checkpoint
+        super().__init__(f"{reason}: saved {checkpoint}")
 
 
 @dataclass
-class Pending:
-    """Figures of micro-batches that are still on the device: reading them waits for it, so it is done now and then."""
+class StepRow:
+    """One optimizer step whose figures are still on the device: sums over samples of loss, top 1, top 5, samples, graded."""
 
-    loss: Tensor
-    top1: Tensor
-    top5: Tensor
-    count: int
+    about: dict[str, Any]
+    sums: Tensor
 
 
 @dataclass
@@ -58,14 +58,15 @@ class Run:
     fabric: Fabric
     method: Method
     optimizers: dict[str, Optimizer]
-    loader: ClipLoader
+    loader: TrainLoader
+    num_epochs: int = 0
     step: int = 0
-    micro_step: int = 0
-    best_top1: float = -1.0
-    best_loss: float = float("inf")
+    best: tuple[float, float] = (float("-inf"), float("-inf"))
     lr: float = 0.0
     meter: Meter = field(default_factory=Meter)
-    _pending: list[Pending] = field(default_factory=list)
+    _sums: Tensor | None = None
+    _waiting: list[StepRow] = field(default_factory=list)
+    _last: dict[str, float | None] = field(default_factory=dict)
     _shape: tuple[int, ...] = ()
     _epoch_started_s: float = field(default_factory=time.perf_counter)
     _stages: dict[str, Stage] = field(default_factory=dict)
@@ -73,12 +74,12 @@ class Run:
 
     def __post_init__(self) -> None:
         train = self.config.train
+        self.num_epochs = self.num_epochs or train.epochs
         self.checkpoints = checkpoints.CheckpointFolder(self.folder / "checkpoints", train.keep)
         self.speed = SpeedMonitor(self.fabric.device)
-        self.steps_log = CsvLog(self.folder / "steps.csv", STEP_COLUMNS)
-        self.epochs_log = CsvLog(self.folder / "epochs.csv", EPOCH_COLUMNS)
-        self.steps_per_epoch = -(-len(self.loader) // train.accumulate)
-        self.telemetry: TelemetryWriter | None = None
+        self.journal = Journal(self.folder, self.config, self.fabric.global_rank)
+        self._started_s = self._step_ended_s = time.perf_counter()
+        self._longest_s = {"step": 0.0, "save": 0.0}
 
     @property
     def epoch(self) -> int:
@@ -87,33 +88,22 @@ class Run:
     # Start and end
 
     def start(self) -> None:
-        """Write the config, open logs and telemetry, listen to signals. Rank 0 writes; the others only listen."""
+        """Write the config, open the logs, listen to signals."""
         for name in (signal.SIGTERM, signal.SIGINT):
             signal.signal(name, self._on_signal)
-        if not self.fabric.is_global_zero:
-            return
-        write_text(self.folder / "config.yaml", dump(self.config))
-        self.steps_log.start(before_step=self.step)
-        self.epochs_log.start(before_step=self.step + 1)
-        self.telemetry = TelemetryWriter(
-            self.folder,
-            {
-                "method": self.config.method,
-                "config": self.config.model_dump(mode="json"),
-                "dataset": self.loader.dataset.root.name,
-                "epochs": self.config.train.epochs,
-                "steps_per_epoch": self.steps_per_epoch,
-                "ranks": self.fabric.world_size,
-            },
-        )
-        self._tell(f"{'resumed' if self.step else 'started'} at epoch {self.epoch}, step {self.step}")
+        about = {
+            "method": self.config.method,
+            "config": self.config.model_dump(mode="json"),
+            "dataset": self.loader.dataset.root.name,
+            "epochs": self.num_epochs,
+            "steps_per_epoch": -(-len(self.loader) // self.config.train.accumulate),
+            "ranks": self.fabric.world_size,
+        }
+        self.journal.start(self.step, self.epoch, about)
 
     def end(self, state: str) -> None:
-        """Flush the logs and say how it ended: finished, failed or stopped."""
-        if self.fabric.is_global_zero:
-            self.steps_log.flush()
-        if self.telemetry is not None:
-            self.telemetry.close(state)
+        """Close the logs and say how it ended: finished, failed or stopped."""
+        self.journal.close(state)
 
     def _on_signal(self, number: int, _: FrameType | None) -> None:
         if self._signal is not None:  # A second Ctrl-C means it.
@@ -123,63 +113,100 @@ class Run:
 
     # What the loop tells
 
-    def count(self, batch: ClipBatch, losses: Losses) -> None:
-        """Note the figures of one batch, without waiting for the device."""
-        logits, labels = losses.logits.detach(), batch.labels.to(losses.logits.device)
-        self._pending.append(
-            Pending(
-                losses.total.detach(), correct_in_top(logits, labels, 1), correct_in_top(logits, labels, 5), len(batch)
-            )
-        )
-        self._shape = tuple(batch.frames.shape)
-        self.micro_step += 1
-
     def batches(self) -> Iterator[ClipBatch]:
         """The rest of the current epoch, timed."""
         return self.speed.watch(iter(self.loader))
 
+    def count(self, batch: ClipBatch, losses: Losses) -> None:
+        """Note the figures of one batch, without waiting for the device."""
+        count = len(batch)
+        loss, logits = losses.total.detach(), losses.logits.detach()
+        graded = logits.ndim == 2 and batch.labels.ndim == 1
+        sums = loss.new_zeros(5, dtype=torch.float64)
+        sums[0], sums[3] = loss.double() * count, count
+        if graded:
+            labels = batch.labels.to(logits.device)
+            sums[1], sums[2], sums[4] = correct_in_top(logits, labels, 1), correct_in_top(logits, labels, 5), count
+        self._sums = sums if self._sums is None else self._sums + sums
+        self._shape = batch.shape
+
     def step_done(self) -> None:
         """After an optimizer step: report, save and stop when it is time."""
-        self._log_step()
-        self.step += 1
         train = self.config.train
+        batch, frames, height, width = self._shape
+        about = {
+            "step": self.step,
+            "epoch": self.epoch,
+            "lr": self.lr,
+            "batch_size": batch * train.accumulate * self.fabric.world_size,
+            "num_frames": frames,
+            "height": height,
+            "width": width,
+        }
+        assert self._sums is not None
+        self._waiting.append(StepRow(about, self._sums))
+        self._sums = None
+        self.step += 1
+        now = time.perf_counter()
+        self._longest_s["step"] = max(self._longest_s["step"], now - self._step_ended_s)
+        self._step_ended_s = now
         if self.step % train.log_every == 0:
             self._report()
         if train.save_every_steps and self.step % train.save_every_steps == 0:
             self.save()
-        if self._stop_asked():
+        if reason := self._stop_asked():
             path = self.save()
-            self._tell(f"stopped by {self._signal or 'another rank'} at step {self.step}")
-            raise Stopped(self._signal or "another rank", path)
+            self.journal.tell(f"stopped by {reason} at step {self.step}")
+            raise Stopped(reason, path)
 
-    def epoch_done(self, validation: Meter | None) -> None:
+    def validation_done(self, result: Evaluation) -> None:
+        """After a validation: its speed and figures, for whoever watches. The epoch's row follows in `epoch_done`."""
+        self.journal.report(self.step, self.epoch - 1, "val", result.rates, result.shape, result.figures, {}, None)
+        if result.confusion is not None and self.fabric.is_global_zero and self._mark(result.figures) > self.best:
+            save_scores(result, self.folder / VALIDATION)
+        self.speed.rates()  # The interval of training begins anew.
+        self._step_ended_s = time.perf_counter()
+
+    def epoch_done(self, validation: Mapping[str, float | None] | None, waited_s: float) -> None:
         """After the last step of an epoch (the loader stands at the next one): log, save, note the best."""
-        self._report()
+        self._read_waiting()
         seconds = time.perf_counter() - self._epoch_started_s
-        rows = [("train", self.meter)] + ([("val", validation)] if validation else [])
-        for split, meter in rows:
-            row = {"step": self.step, "epoch": self.epoch - 1, "split": split, **meter.means()}
-            if split == "train":
-                row |= {"seconds": seconds, "clips_per_s": meter.count * self.fabric.world_size / seconds}
-            self.epochs_log.add(row)
+        splits: dict[str, Mapping[str, Any]] = {
+            "train": {
+                **self.meter.means(),
+                "seconds": seconds,
+                "clips_per_s": self.meter.count / seconds,
+                "wait_share": min(waited_s / seconds, 1.0),
+            }
+        }
         best = False
-        if validation is not None:  # Small validation sets tie often: then the lower loss decides.
-            top1, loss = validation.means()["top1"], validation.means()["loss"]
-            best = (top1, -loss) > (self.best_top1, -self.best_loss)
+        if validation is not None:
+            splits["val"] = validation
+            mark = self._mark(validation)
+            best = mark > self.best
             if best:
-                self.best_top1, self.best_loss = top1, loss
-                self._tell(f"best so far: validation top-1 {top1:.3f}, loss {loss:.3f}, after epoch {self.epoch - 1}")
-        if self.fabric.is_global_zero:
-            self.epochs_log.flush()
-            shown = "   ".join(
-                f"{split}: loss {m.means()['loss']:.4f} top-1 {m.means()['top1']:.3f}" for split, m in rows
-            )
-            print(f"Epoch [{self.epoch - 1}]   {shown}   {seconds:.1f} s", flush=True)
+                self.best = mark
+                name = self.config.train.best
+                self.journal.tell(
+                    f"best so far: validation {name} {validation[name]:.4f}, after epoch {self.epoch - 1}"
+                )
+        self.journal.epoch(self.step, self.epoch - 1, seconds, splits)
         self.meter = Meter()
         self._epoch_started_s = time.perf_counter()
-        train = self.config.train
-        if best or self.epoch % train.save_every == 0 or self.epoch == train.epochs:
+        if best or self.epoch % self.config.train.save_every == 0 or self.epoch == self.num_epochs:
             self.save(best=best)
+
+    def _mark(self, figures: Mapping[str, float | None]) -> tuple[float, float]:
+        """What is to grow: the figure that decides, then the loss (small validation sets tie often)."""
+        name = self.config.train.best
+        value, loss = figures.get(name), figures["loss"]
+        if value is None or loss is None:
+            raise ClipmillError(
+                f"train.best is {name}, and the validation has no such figure (it has {', '.join(figures)}).",
+                "The run stops here; its checkpoints stay.",
+                "Choose one of these and resume.",
+            )
+        return (-value if name == "loss" else value, -loss)
 
     # Saving and loading
 
@@ -191,20 +218,24 @@ class Run:
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
             "loader": self.loader.state_dict(),
             "step": self.step,
-            "best": [self.best_top1, self.best_loss],
+            "best": list(self.best),
             "meter": asdict(self.meter),
             "rng": torch.get_rng_state(),
+            "cuda_rng": torch.cuda.get_rng_state() if self.fabric.device.type == "cuda" else None,
             "torch_version": str(torch.__version__),
         }
 
     def save(self, *, best: bool = False) -> Path:
         """Write a checkpoint (rank 0). Logs are flushed first, so that they are never behind it."""
-        self._read_pending()
+        started = time.perf_counter()
+        self._read_waiting()
         path = self.checkpoints.folder / f"step_{self.step:08d}.pt"
+        self.journal.flush()
         if self.fabric.is_global_zero:
-            self.steps_log.flush()
             path = self.checkpoints.save(self.state(), self.step, best=best)
         self.fabric.barrier()
+        self._longest_s["save"] = max(self._longest_s["save"], time.perf_counter() - started)
+        self._step_ended_s = time.perf_counter()
         return path
 
     def resume(self, path: Path) -> None:
@@ -227,87 +258,68 @@ class Run:
             optimizer.load_state_dict(state["optimizers"][name])
         self.loader.load_state_dict(state["loader"])
         self.step, self.meter = state["step"], Meter(**state["meter"])
-        self.best_top1, self.best_loss = state["best"]
+        self.best = (state["best"][0], state["best"][1])
         torch.set_rng_state(state["rng"])
-
-    def _tell(self, message: str) -> None:
-        """A line for whoever watches the run."""
-        if self.telemetry is not None:
-            self.telemetry.event("info", message)
+        if state.get("cuda_rng") is not None and self.fabric.device.type == "cuda":
+            torch.cuda.set_rng_state(state["cuda_rng"])
 
     # Figures
 
-    def _read_pending(self) -> tuple[float, float, int]:
-        """Add what is pending to the epoch's meter. Returns its mean loss, its share right, its clips."""
-        now = Meter()
-        for p in self._pending:
-            now.add(float(p.loss), int(p.top1), int(p.top5), p.count)
-            self.meter.add(float(p.loss), int(p.top1), int(p.top5), p.count)
-        self._pending.clear()
-        return now.means()["loss"], now.means()["top1"], now.count
-
-    def _log_step(self) -> None:
-        # On the CPU nothing waits; on a GPU this is one wait per step, after the step was queued.
-        loss, top1, _ = self._read_pending()
-        _, frames, height, width, _ = self._shape
-        self._last = (loss, top1)
-        batch_size = self._shape[0] * self.config.train.accumulate * self.fabric.world_size
-        values = (self.step, self.epoch, loss, top1, self.lr, batch_size, frames, height, width)
-        self.steps_log.add(dict(zip(STEP_COLUMNS, values, strict=True)))
+    def _read_waiting(self) -> None:
+        """Write the steps that wait: one wait for the device, and one sum over the ranks, for all of them."""
+        if not self._waiting:
+            return
+        sums = torch.stack([row.sums for row in self._waiting])
+        if self.fabric.world_size > 1:
+            sums = torch.as_tensor(self.fabric.all_reduce(sums, reduce_op="sum"))
+        for row, (loss, top1, top5, count, graded) in zip(self._waiting, sums.tolist(), strict=True):
+            now = Meter()
+            for meter in (now, self.meter):
+                meter.add(loss / count, int(top1), int(top5), int(count), int(graded))
+            means = now.means()
+            self._last = {"loss": means["loss"], "top1": means["top1"], "lr": row.about["lr"]}
+            self.journal.step({**row.about, **means})
+        self._waiting.clear()
 
     def _report(self) -> None:
         """One line on the console, one row of telemetry."""
+        self._read_waiting()
         rates = self.speed.rates()
-        if rates.clips_per_s is None or not self.fabric.is_global_zero:
-            return
-        self.steps_log.flush()
-        loss, top1 = self._last
-        batch, frames, height, width, _ = self._shape
-        print(
-            f"Epoch [{self.epoch}]   Step [{self.step}]   {rates.line(colour=sys.stdout.isatty())}"
-            f"loss = {loss:.5f}, top1 = {top1:.3f}, batch = {batch}x{frames}x{height}x{width}, lr = {self.lr:.2e}",
-            flush=True,
-        )
-        if self.telemetry is None:
+        if rates.clips_per_s is None:
             return
         now = self.loader.stages()
         stages = {name: stage.since(self._stages.get(name)) for name, stage in now.items()}
         self._stages = now
-        self.telemetry.report(
-            SpeedSample(
-                step=self.step,
-                epoch=self.epoch,
-                phase="train",
-                batch_size=batch,
-                num_frames=frames,
-                height_px=height,
-                width_px=width,
-                read=rates.read,
-                forward=rates.forward,
-                backward=rates.backward,
-                clips_per_s=rates.clips_per_s,
-                wait_share=rates.wait_share,
-                learning_rate=self.lr,
-                loss=loss,
-                top1=top1,
-                stages=stages,
-                occupancy=self.loader.statistics.take_occupancy(),
-            )
-        )
+        occupancy = self.loader.statistics.take_occupancy()
+        self.journal.report(self.step, self.epoch, "train", rates, self._shape, self._last, stages, occupancy)
 
-    def _stop_asked(self) -> bool:
-        """True on every rank as soon as one of them got a signal."""
-        asked = self._signal is not None
+    def _stop_asked(self) -> str | None:
+        """Why to stop now, if so, on every rank as soon as one of them has a reason.
+
+        With several ranks it is asked where a report is due: asking makes each wait for all.
+        """
+        limit = self.config.train.stop_after
+        reason = self._signal
+        spent = time.perf_counter() - self._started_s
+        left_needed = 2 * self._longest_s["step"] * (1 if self.fabric.world_size == 1 else self.config.train.log_every)
+        if reason is None and limit is not None and spent + left_needed + 2 * self._longest_s["save"] >= limit:
+            reason = OUT_OF_TIME
         if self.fabric.world_size == 1:
-            return asked
-        mine = torch.tensor(float(asked), device=self.fabric.device)
-        return bool(torch.as_tensor(self.fabric.all_reduce(mine, reduce_op="sum")).item())
+            return reason
+        if self.step % self.config.train.log_every:
+            return None
+        mine = torch.tensor(float(reason is not None), device=self.fabric.device)
+        anyone = torch.as_tensor(self.fabric.all_reduce(mine, reduce_op="sum")).item()
+        return (reason or "another rank") if anyone else None
 
 
 _HARMLESS = {
-    "data": {"root", "workers", "num_workers", "depth", "test_views", "test_split"},
-    "train": {"log_every", "save_every", "save_every_steps", "keep", "devices", "nodes", "accelerator", "epochs"},
-}
+    "data": {"root", "workers", "num_workers", "depth", "max_bad", "val_views", "test_views", "test_split"},
+    "train": {
+        "log_every", "save_every", "save_every_steps", "keep", "devices", "nodes", "accelerator", "epochs", "tensorboard",
+        "report", "stop_after", "average_views", "validate_every", "find_unused_parameters",
+    },
+}  # fmt: skip
 
 
 def _decisive(config: dict[str, Any]) -> dict[str, Any]:
