@@ -51,20 +51,23 @@ class WindowAttention(nn.Module):
         self.proj = nn.Linear(dim, dim)
         self.proj_drop = nn.Dropout(proj_drop)
 
-    def bias(self, num_tokens: int) -> Tensor:
-        """(heads, N, N)"""
-        index = self.relative_position_index[:num_tokens, :num_tokens]
-        return self.relative_position_bias_table[index].permute(2, 0, 1)
+    def bias(self, table: Tensor, num_tokens: int) -> Tensor:
+        """(heads, N, N) of a bias table."""
+        return table[self.relative_position_index[:num_tokens, :num_tokens]].permute(2, 0, 1)
 
     def core(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor, mask: Tensor | None) -> Tensor:
         """softmax(scale q k^T + bias + mask) v of (B * nW, heads, N, head dim)."""
         return attend(q, k, v, bias, mask, self.scale, self.attn_drop if self.training else None)
 
+    def mix(self, qkv: Tensor, table: Tensor, mask: Tensor | None) -> Tensor:
+        """Queries, keys and values side by side, (B * nW, N, 3C), to (B * nW, N, C)."""
+        windows, num_tokens, width = qkv.shape
+        q, k, v = qkv.view(windows, num_tokens, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+        x = self.core(q, k, v, self.bias(table, num_tokens), mask)
+        return x.transpose(1, 2).reshape(windows, num_tokens, width // 3)
+
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        windows, num_tokens, dim = x.shape
-        q, k, v = self.qkv(x).view(windows, num_tokens, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
-        x = self.core(q, k, v, self.bias(num_tokens), mask).transpose(1, 2).reshape(windows, num_tokens, dim)
-        return self.proj_drop(self.proj(x))
+        return self.proj_drop(self.proj(self.mix(self.qkv(x), self.relative_position_bias_table, mask)))
 
 
 def attend(
@@ -139,7 +142,7 @@ class SwinBlock(nn.Module):
         windows = self.windows(x)
         factors = self.draw(x)
         if self.checkpointing and self.training and torch.is_grad_enabled():
-            return checkpoint(self.body, x, windows, factors, use_reentrant=False, preserve_rng_state=self.has_dropout)  # type: ignore[no-any-return]
+            return checkpoint(self.body, x, windows, factors, use_reentrant=False, preserve_rng_state=self.has_dropout)
         return self.body(x, windows, factors)
 
     def windows(self, x: Tensor) -> Windows:
@@ -220,9 +223,10 @@ class Stage(nn.Module):
         self.blocks = nn.ModuleList(blocks)
         self.downsample = downsample
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, *beside: Any) -> Tensor:
+        """`beside` goes to every block."""
         for block in self.blocks:
-            x = block(x)
+            x = block(x, *beside)
         return x if self.downsample is None else self.downsample(x)
 
 
@@ -303,9 +307,14 @@ class VideoSwin(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.pos_drop(self.patch_embed(x))
+        beside = self.per_forward()
         for stage in self.layers:
-            x = stage(x)
+            x = stage(x, *beside)
         return self.norm(x).permute(0, 4, 1, 2, 3)
+
+    def per_forward(self) -> tuple[Any, ...]:
+        """What every block of one forward is given besides its tokens."""
+        return ()
 
     def train(self, mode: bool = True) -> VideoSwin:
         super().train(mode)

@@ -31,9 +31,9 @@ class Pattern:
             return frame_keep(sizes[0], self.downsample, self.offset)[:, None, None].expand(sizes)
         if self.version == "v2":
             return checkerboard_keep(sizes, self.downsample, block=self.block, offset=self.offset or 0)
-        cells = [-(-size // self.block) for size in sizes[1:]]
+        rows, columns = (-(-size // self.block) for size in sizes[1:])
         # The regions of the coarsest stage, on this one; the last cell of an uneven side is a part of a cell.
-        one = grid_keep(*cells, 1 / self.downsample, self.offset or 0)
+        one = grid_keep(rows, columns, 1 / self.downsample, self.offset or 0)
         wide = one.repeat_interleave(self.block, 0).repeat_interleave(self.block, 1)
         return wide[: sizes[1], : sizes[2]].expand(sizes)
 
@@ -76,7 +76,7 @@ def kept_tokens(windows: Windows, pattern: Pattern, faithful: bool, device: torc
     core = None
     if faithful and pattern.version == "v2" and any(windows.shift):
         # Published: rolled along the height by the shift in time.
-        still = Windows(windows.padded, windows.window, (0, 0, 0))
+        still = Windows(windows.sizes, windows.window, (0, 0, 0))
         rolled = keep.roll(-windows.shift[0], 1)
         core = still.partition(rolled[None, ..., None])[..., 0].gather(1, columns).flatten()
     return KeptTokens(

@@ -33,8 +33,8 @@ def checkerboard_keep(
         raise ValueError(
             f"a board of {block} x {block} cells does not cover {height} x {width} tokens: choose a size that it divides"
         )
-    cells = sum(torch.meshgrid(*(torch.arange(n) for n in (frames, height // block, width // block)), indexing="ij"))
-    kept = cells % downsample == offset % downsample
+    times, rows, columns = (torch.arange(size) for size in (frames, height // block, width // block))
+    kept = (times[:, None, None] + rows[:, None] + columns) % downsample == offset % downsample
     board = torch.zeros(sizes, dtype=torch.bool)
     board[:, : height // block * block, : width // block * block] = expand_blocks(kept, block)
     return board

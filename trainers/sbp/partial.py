@@ -92,7 +92,7 @@ def partial_backward(
     that mix positions (attention, convolution). `tensors` are parameters and whatever else gets a gradient.
     `dropped(dy)`, if given, is added to the gradient of x: what a shortcut passes on where nothing else does.
     """
-    return _Partial.apply(_Plan(full, kept, select, _same, _unchanged, dropped), x, *tensors)  # type: ignore[no-any-return]
+    return _Partial.apply(_Plan(full, kept, select, _same, _unchanged, dropped), x, *tensors)
 
 
 def partial_selected(
@@ -104,7 +104,7 @@ def partial_selected(
     tensors: Sequence[Tensor] = (),
 ) -> Tensor:
     """The same where `kept` needs `select(x)` only, which is all that is saved; `restore` puts its gradient into zeros."""
-    return _Partial.apply(_Plan(full, kept, select, select, restore), x, *tensors)  # type: ignore[no-any-return]
+    return _Partial.apply(_Plan(full, kept, select, select, restore), x, *tensors)
 
 
 def recompute(step: Step, x: Tensor, tensors: Sequence[Tensor] = ()) -> Tensor:
@@ -154,7 +154,7 @@ class PartialRows(nn.Module):
         )
 
         def step(rows: Tensor, *values: Tensor) -> Tensor:
-            return functional_call(self.module, dict(zip(names, values, strict=True)), (rows,))  # type: ignore[no-any-return]
+            return functional_call(self.module, dict(zip(names, values, strict=True)), (rows,))
 
         return partial_rows(step, x, keep, tensors)
 
@@ -176,7 +176,7 @@ class _TakeRows(Function):
 
 def take_rows(x: Tensor, rows: Tensor) -> Tensor:
     """x (B, L, C) and unique row numbers (K,) to (B, K, C)."""
-    return _TakeRows.apply(x, rows)  # type: ignore[no-any-return]
+    return _TakeRows.apply(x, rows)
 
 
 def _same(x: Tensor) -> Tensor:

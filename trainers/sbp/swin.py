@@ -28,7 +28,7 @@ from trainers.backbones.video_swin import (
     side_by_side,
 )
 from trainers.backbones.windows3d import Windows, shift_mask
-from trainers.sbp.attention import bias_rows, kept_attention, mask_rows
+from trainers.sbp.attention import bias_rows, mask_rows
 from trainers.sbp.kept_tokens import KeptTokens, Pattern, Version, kept_tokens
 from trainers.sbp.partial import partial_backward, recompute, take_rows
 
@@ -63,10 +63,10 @@ class RecomputedAttention(WindowAttention):
 
     recomputed = True
 
-    def core(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor, mask: Tensor | None) -> Tensor:
+    def mix(self, qkv: Tensor, table: Tensor, mask: Tensor | None) -> Tensor:
         if not self.recomputed or not torch.is_grad_enabled() or (self.training and self.attn_drop.p):
-            return super().core(q, k, v, bias, mask)
-        return kept_attention(q, k, v, bias, mask, self.scale)
+            return super().mix(qkv, table, mask)
+        return recompute(partial(super().mix, mask=mask), qkv, (table,))
 
 
 class SbpSwinBlock(SwinBlock):
@@ -103,12 +103,11 @@ class SbpSwinBlock(SwinBlock):
         few = take_rows(inside.view(batch, -1, dim), kept.rows)
         q = linear(few, weight[:dim], None if bias is None else bias[:dim])
         q = q.view(len(inside), -1, heads, dim // heads).transpose(1, 2)
-        index = self.attn.relative_position_index[:n, :n]
         table, mask = p["attn.relative_position_bias_table"], shift_mask(windows, x.device)
         if len(kept.columns) == 1:
-            offsets = table[index[kept.columns[0]]].permute(2, 0, 1)
+            offsets = table[self.attn.relative_position_index[kept.columns[0], :n]].permute(2, 0, 1)
         else:
-            offsets = bias_rows(table[index].permute(2, 0, 1), kept.columns)
+            offsets = bias_rows(self.attn.bias(table, n), kept.columns)
         out = attend(q, k, v, offsets, mask_rows(mask, kept.columns), self.attn.scale)
         out = out.transpose(1, 2).reshape(batch, -1, dim)
         if kept.core is not None:
@@ -168,19 +167,11 @@ class SbpVideoSwin(VideoSwin):
     def make_merging(self, dim: int) -> nn.Module:
         return RecomputedMerging(dim)
 
-    def forward(self, x: Tensor) -> Tensor:
-        offset = self._draw_offset()
-        x = self.pos_drop(self.patch_embed(x))
-        for stage in self.layers:
-            for block in stage.blocks:
-                x = block(x, offset)
-            x = x if stage.downsample is None else stage.downsample(x)
-        return self.norm(x).permute(0, 4, 1, 2, 3)
-
-    def _draw_offset(self) -> int | None:
+    def per_forward(self) -> tuple[int | None]:
+        """The offset of the mask in this step, None where it is the fixed one."""
         if not self._sbp.random_offset or not self.training or self._sbp.downsample == 1:
-            return None
-        return int(torch.randint(self._sbp.downsample, ()))
+            return (None,)
+        return (int(torch.randint(self._sbp.downsample, ())),)
 
 
 def build_swin(sbp: Sbp | None, **settings: Any) -> VideoSwin:
