@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -23,11 +24,23 @@ def confusion_matrix(predicted: Tensor, labels: Tensor, num_classes: int) -> Ten
     return torch.bincount(cells, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
-def mean_class_accuracy(confusion: Tensor) -> float:
-    """Mean over the classes that occur of the share predicted rightly."""
+def mean_class_accuracy(confusion: Tensor, absent: Literal["skip", "zero"] = "skip") -> float:
+    """Mean over the classes that occur of the share predicted rightly.
+
+    With `absent` "zero", classes that are predicted and never occur count as 0, as in MMAction2.
+    """
     counts = confusion.sum(1)
-    seen = counts > 0
-    return float((confusion.diagonal()[seen] / counts[seen]).mean())
+    named = counts > 0
+    if absent == "zero":
+        named = named | (confusion.sum(0) > 0)
+    return float((confusion.diagonal()[named] / counts[named].clamp(min=1)).mean())
+
+
+def normalised_confusion(confusion: Tensor, over: Literal["true", "pred", "all"]) -> Tensor:
+    """Shares, float64: of each true class (rows), of each predicted class (columns), or of all; 0 where there is nothing."""
+    counts = confusion.double()
+    sums = {"true": counts.sum(1, keepdim=True), "pred": counts.sum(0, keepdim=True), "all": counts.sum()}[over]
+    return counts / sums.clamp(min=1)
 
 
 def average_precision(scores: Tensor, positive: Tensor) -> float:

@@ -18,6 +18,7 @@ from loaders.sampling import (
     rescaled,
     three_crops,
 )
+from tests.golden.engine_checks import reskd_functions
 from tests.golden.mmaction import sample_frames
 from tests.golden.rngs import MixedRng, PythonRng
 from tests.golden.vectors import from_json, no_unknown, read
@@ -104,4 +105,9 @@ _GEOMETRY: MappingProxyType[str, Callable[[dict[str, Any]], None]] = MappingProx
     }
 )
 
-CHECKERS = MappingProxyType({"sampling_geometry": _sampling_geometry})
+
+def _functions(path: Path) -> Cases:
+    return reskd_functions(read(path))
+
+
+CHECKERS = MappingProxyType({"sampling_geometry": _sampling_geometry, "functions": _functions})

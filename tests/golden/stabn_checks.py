@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from loaders.padded_order import group_order, padded, ranks_in_turn
 from loaders.sampling import (
@@ -23,8 +24,9 @@ from loaders.sampling import (
     ten_crops,
     three_crops,
 )
+from tests.golden.engine_checks import class_metrics, mmcv_rates
 from tests.golden.rngs import PythonRng, TorchRng
-from tests.golden.vectors import from_json, no_unknown, read
+from tests.golden.vectors import close, filled_input, from_json, no_unknown, read
 
 Cases = Iterable[tuple[str, Callable[[], None]]]
 
@@ -209,4 +211,56 @@ _BOXES = MappingProxyType(
     }
 )
 
-CHECKERS = MappingProxyType({"sampling": _sampling, "samplers": _samplers, "transforms": _transforms})
+# Rates and figures of merit: schedule.npz, metrics.npz
+
+_LR, _EPOCHS, _STEPS = 0.01, 6, 5
+_SHIPPED: Mapping[str, Any] = MappingProxyType({"step": [75, 125]})
+
+
+def _schedule(path: Path) -> Cases:
+    data = read(path)
+    no_unknown(data, "shipped_epoch_lr", "cases", r"case\d+_base[\d.]+_\d+epochs_\d+iters")
+    if "shipped_epoch_lr" in data:
+        shipped = data["shipped_epoch_lr"]
+        yield "shipped", partial(mmcv_rates, _SHIPPED, shipped, base_lr=_LR, epochs=len(shipped), steps=1)
+    for i, spec in enumerate(from_json(data["cases"]) if "cases" in data else ()):
+        name = next(key for key in data if key.startswith(f"case{i}_"))
+        base, epochs, steps = re.match(r"case\d+_base([\d.]+)_(\d+)epochs_(\d+)iters", name).groups()  # type: ignore[union-attr]
+        yield name, partial(mmcv_rates, spec, data[name], base_lr=float(base), epochs=int(epochs), steps=int(steps))
+
+
+def _metrics(path: Path) -> Cases:
+    data = read(path)
+    for tag in sorted({key.partition("/")[0] for key in data} - {"salt"}):
+        yield (
+            tag,
+            partial(
+                _scored,
+                {key: data[f"{tag}/{key}"] for key in _METRIC_KEYS if f"{tag}/{key}" in data},
+                tag,
+                str(data["salt"]),
+            ),
+        )
+
+
+_METRIC_KEYS = ("labels", "shape", "top1_top5", "softmax_head", "mean_class", "per_class")
+
+
+def _scored(own: Mapping[str, np.ndarray], tag: str, salt: str) -> None:
+    labels = torch.from_numpy(own["labels"])
+    scores = filled_input(f"scores_{tag}", own["shape"].tolist(), salt)
+    scores[torch.arange(len(labels)), labels] += 0.8
+    head = own["softmax_head"]
+    close("softmax", scores[: len(head)].softmax(1), head, 1e-5)
+    class_metrics(scores, labels, own["top1_top5"], float(own["mean_class"]), own.get("per_class"))
+
+
+CHECKERS = MappingProxyType(
+    {
+        "sampling": _sampling,
+        "samplers": _samplers,
+        "transforms": _transforms,
+        "schedule": _schedule,
+        "metrics": _metrics,
+    }
+)

@@ -11,12 +11,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from loaders.padded_order import padded, ranks_in_turn, repeated_order
 from loaders.sampling import random_resized_crop, three_crops
+from tests.golden.engine_checks import class_metrics, mmcv_rates
+from tests.golden.fill import fill_labels
 from tests.golden.mmaction import sample_frames
 from tests.golden.rngs import MixedRng, TorchRng
-from tests.golden.vectors import from_json, read
+from tests.golden.vectors import filled_input, from_json, read
 
 Cases = Iterable[tuple[str, Callable[[], None]]]
 
@@ -38,6 +41,11 @@ def _functions(path: Path) -> Cases:
     for pipe in pipes:
         yield f"{pipe}/frame_inds", partial(_pipe_frames, data, pipe)
     groups = {key.partition("/")[0] for key in data} - {"sampling", "rrc", "threecrop", *pipes}
+    known = {group for group in groups if group.startswith(("lr", "metric"))}
+    for group in sorted(known):
+        own = {key.partition("/")[2]: value for key, value in data.items() if key.startswith(f"{group}/")}
+        yield group, partial(_rates if group.startswith("lr") else _metric, own)
+    groups -= known
     pixels = {f"{pipe}/pixels" for pipe in pipes if f"{pipe}/imgs" in data}
     for group in sorted(groups | pixels):
         yield group, partial(pytest.fail, f"not checked by anything here: {group}")
@@ -46,6 +54,19 @@ def _functions(path: Path) -> Cases:
 def _sampling(settings: list[Any], indices: np.ndarray) -> None:
     cfg, video_frames, seed = settings
     assert sample_frames(cfg, video_frames, seed).tolist() == indices[indices >= 0].tolist()
+
+
+def _rates(own: Mapping[str, np.ndarray]) -> None:
+    spec = from_json(own["settings"])
+    mmcv_rates(spec, own["per_iter"], base_lr=spec["base_lr"], epochs=spec["max_epochs"], steps=spec["iters_per_epoch"])
+
+
+def _metric(own: Mapping[str, np.ndarray]) -> None:
+    spec = from_json(own["settings"])
+    scores = filled_input("scores", (spec["n"], spec["K"]), spec["salt"])
+    labels = torch.from_numpy(fill_labels("labels", (spec["n"],), spec["label_classes"], spec["salt"]))
+    scores[torch.arange(len(labels)), labels] += 0.8
+    class_metrics(scores, labels, own["top1_top5"], float(own["mean_class"]), None)
 
 
 def _random_resized(row: np.ndarray) -> None:

@@ -18,9 +18,7 @@ from trainers.engine.schedules import lr_factor
 from trainers.method import Method
 
 
-def train(
-    fabric: Fabric, method: Method, run: Run, validation: Any, module: ModuleType | None = None
-) -> None:
+def train(fabric: Fabric, method: Method, run: Run, validation: Any, module: ModuleType | None = None) -> None:
     """Bring `run` from where it stands to the end of its epochs. `validation` is its loader, or None; `module` is the method's, if it
     evaluates its own way.
 
