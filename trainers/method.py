@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ingest.errors import ClipmillError
 from loaders import ClipBatch
 
-METHODS = ("srtg",)
+METHODS = ("sbp", "srtg")
 
 
 @dataclass(frozen=True)

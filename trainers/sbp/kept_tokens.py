@@ -64,21 +64,22 @@ def kept_tokens(windows: Windows, pattern: Pattern, faithful: bool, device: torc
 
     Raises: ValueError where the mask does not fit, or keeps nothing.
     """
-    keep = pattern.keep(windows.sizes)
-    if not keep.any():
-        raise ValueError(f"gd_downsample {pattern.downsample} keeps no token of {windows.sizes}")
-    index = windows.token_index()
-    kept = keep.flatten()[index] & (index >= 0)
-    most = int(kept.sum(1).max())
-    columns = (~kept).to(torch.uint8).argsort(dim=1, stable=True)[:, :most]
-    real = kept.gather(1, columns).flatten()
-    rows = (torch.arange(len(index))[:, None] * windows.num_tokens + columns).flatten()
-    core = None
-    if faithful and pattern.version == "v2" and any(windows.shift):
-        # Published: rolled along the height by the shift in time.
-        still = Windows(windows.sizes, windows.window, (0, 0, 0))
-        rolled = keep.roll(-windows.shift[0], 1)
-        core = still.partition(rolled[None, ..., None])[..., 0].gather(1, columns).flatten()
+    with torch.device("cpu"):  # Whatever the default is: sizes depend on values here.
+        keep = pattern.keep(windows.sizes)
+        if not keep.any():
+            raise ValueError(f"gd_downsample {pattern.downsample} keeps no token of {windows.sizes}")
+        index = windows.token_index()
+        kept = keep.flatten()[index] & (index >= 0)
+        most = int(kept.sum(1).max())
+        columns = (~kept).to(torch.uint8).argsort(dim=1, stable=True)[:, :most]
+        real = kept.gather(1, columns).flatten()
+        rows = (torch.arange(len(index))[:, None] * windows.num_tokens + columns).flatten()
+        core = None
+        if faithful and pattern.version == "v2" and any(windows.shift):
+            # Published: rolled along the height by the shift in time.
+            still = Windows(windows.sizes, windows.window, (0, 0, 0))
+            rolled = keep.roll(-windows.shift[0], 1)
+            core = still.partition(rolled[None, ..., None])[..., 0].gather(1, columns).flatten()
     return KeptTokens(
         columns=(columns[:1] if (columns == columns[0]).all() else columns).to(device),
         rows=rows.to(device),

@@ -12,7 +12,9 @@ Values are those of f exactly, and nothing is scaled. Source: SBP (CVPR 2022), s
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -43,11 +45,8 @@ class _Plan:
 class _Partial(Function):
     @staticmethod
     def forward(ctx: Any, plan: _Plan, x: Tensor, *tensors: Tensor) -> Tensor:
-        kind = x.device.type
-        ctx.plan, ctx.shape, ctx.kind = plan, x.shape, kind
-        ctx.autocast = (torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind))
-        # Copies of weights in low precision that were made without a graph must not be found by whoever needs one.
-        with torch.autocast(kind, dtype=ctx.autocast[1], enabled=ctx.autocast[0], cache_enabled=False):
+        ctx.plan, ctx.shape, ctx.precision = plan, x.shape, _precision(x.device.type)
+        with ctx.precision():
             y = plan.full(x, *tensors)
         ctx.save_for_backward(plan.save(x), *tensors)
         return y
@@ -61,10 +60,7 @@ class _Partial(Function):
             )
         plan: _Plan = ctx.plan
         needed = ctx.needs_input_grad[1:]
-        with (
-            torch.enable_grad(),
-            torch.autocast(ctx.kind, dtype=ctx.autocast[1], enabled=ctx.autocast[0], cache_enabled=False),
-        ):
+        with torch.enable_grad(), ctx.precision():
             inputs = [each.detach().requires_grad_(need) for each, need in zip(ctx.saved_tensors, needed, strict=True)]
             kept = plan.kept(*inputs)
         wanted = [each for each, need in zip(inputs, needed, strict=True) if need]
@@ -75,6 +71,17 @@ class _Partial(Function):
             if plan.dropped is not None:
                 found[0] = found[0] + plan.dropped(dy[0])
         return None, *found
+
+
+def _precision(kind: str) -> Callable[[], AbstractContextManager[object]]:
+    """What makes the present autocast again on devices of a kind.
+
+    Without its cache: copies of weights that were made without a graph must not be found by whoever needs one.
+    """
+    if not torch.amp.is_autocast_available(kind):
+        return nullcontext
+    dtype, enabled = torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind)
+    return partial(torch.autocast, kind, dtype=dtype, enabled=enabled, cache_enabled=False)
 
 
 def partial_backward(
