@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
 import json
 import os
 import time
@@ -10,15 +11,17 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
+from typing import get_args
 
 from ingest.atomic import replacing, write_text
 from ingest.errors import ClipmillError
 from loaders.clips import ClipSpec
 from loaders.dataset import ClipDataset
-from loaders.loader import ClipLoader, Workers
+from loaders.loader import Backend, ClipLoader, Workers
 from loaders.sampling import RandomInterval
 
 _BATCH_BYTES = 32 << 20
+_JPEG_STORES = ("frames-db", "raw-frames")
 _ONE = {"processes": "process", "threads": "thread"}
 
 
@@ -58,6 +61,7 @@ class Setting:
     level: int
     workers: Workers
     num_workers: int
+    backend: Backend = "cpu"
 
     def __str__(self) -> str:
         level = f" {self.level} px" if self.level else ""
@@ -65,7 +69,9 @@ class Setting:
 
     @property
     def crew(self) -> str:
-        """`2 processes`, `1 process`."""
+        """`2 processes`, `1 process`, `DALI with 2 threads`."""
+        if self.backend == "dali":
+            return f"DALI with {self.num_workers} " + ("threads" if self.num_workers > 1 else "thread")
         return f"{self.num_workers} " + (self.workers if self.num_workers > 1 else _ONE[self.workers])
 
 
@@ -105,6 +111,7 @@ def bench(
     stores: Sequence[str],
     *,
     num_workers: int,
+    backends: Sequence[str] | None = None,
     split: str | None = None,
     seconds: float = 2.0,
     num_rounds: int = 3,
@@ -112,10 +119,18 @@ def bench(
 ) -> BenchReport:
     """Measure every setting `num_rounds` times for `seconds`, in turns, so that what else runs disturbs all alike.
 
-    Raises: ClipmillError when the root has none of the stores.
+    `backends` are those that are there, unless given. Raises: ClipmillError when the root has none of the stores.
     """
     datasets = {store: ClipDataset(root, split, store=store) for store in stores}
-    measured = [Measured(setting) for setting in _settings(shapes, datasets, num_workers)]
+    if backends is None:
+        backends = get_args(Backend) if _has_dali() else ("cpu",)
+    measured = [Measured(setting) for setting in _settings(shapes, datasets, num_workers, backends)]
+    if not measured:
+        raise ClipmillError(
+            f"the backends {', '.join(backends)} load nothing from {', '.join(stores)}.",
+            "Nothing was measured.",
+            "DALI decodes JPEG frames only: give --store frames-db or raw-frames, or --backend cpu.",
+        )
     loaders: list[ClipLoader] = []
     try:
         for one in measured:
@@ -138,18 +153,30 @@ def bench(
     return BenchReport(str(root), measured, list(_advice(measured, datasets)))
 
 
-def _settings(shapes: Sequence[Shape], datasets: dict[str, ClipDataset], num_workers: int) -> Iterator[Setting]:
+def _has_dali() -> bool:
+    try:
+        return importlib.util.find_spec("nvidia.dali") is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def _settings(
+    shapes: Sequence[Shape], datasets: dict[str, ClipDataset], num_workers: int, backends: Sequence[str]
+) -> Iterator[Setting]:
     kinds: list[tuple[Workers, int]] = [("processes", num_workers), ("threads", num_workers)]
     if num_workers > 1:
         kinds.append(("processes", 1))
     for shape in shapes:
         for store, dataset in datasets.items():
             levels = sorted({level.short_side for video in range(len(dataset)) for level in dataset.levels(video)})
-            for workers, count in kinds:
-                yield Setting(shape, store, 0, workers, count)
-            if len(levels) > 1:
-                for level in levels:
-                    yield Setting(shape, store, level, "processes", num_workers)
+            if "cpu" in backends:
+                for workers, count in kinds:
+                    yield Setting(shape, store, 0, workers, count)
+                if len(levels) > 1:
+                    for level in levels:
+                        yield Setting(shape, store, level, "processes", num_workers)
+            if "dali" in backends and store in _JPEG_STORES:
+                yield Setting(shape, store, 0, "threads", num_workers, "dali")
 
 
 def _loader(dataset: ClipDataset, setting: Setting) -> ClipLoader:
@@ -158,7 +185,13 @@ def _loader(dataset: ClipDataset, setting: Setting) -> ClipLoader:
         dataset = _with_level(dataset, setting.level)
     batch_size = max(1, min(16, _BATCH_BYTES // spec.clip_bytes, len(dataset)))
     return ClipLoader(
-        dataset, spec, batch_size=batch_size, workers=setting.workers, num_workers=setting.num_workers, max_bad=1.0
+        dataset,
+        spec,
+        batch_size=batch_size,
+        workers=setting.workers,
+        num_workers=setting.num_workers,
+        backend=setting.backend,
+        max_bad=1.0,
     )
 
 

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 
@@ -34,21 +34,27 @@ def bench(
     ),  # type: ignore[assignment]
     store: Annotated[list[str], typer.Option(help="Stores: frames-db, npy, raw-frames.")] = ("frames-db",),  # type: ignore[assignment]
     workers: Annotated[int, typer.Option(min=1, help="Decoders at once.")] = os.cpu_count() or 1,
+    backend: Annotated[list[str] | None, typer.Option(help="cpu, dali. Default: those that are installed.")] = None,
     split: Split = None,
     seconds: Annotated[float, typer.Option(min=0.05, help="Seconds per measurement.")] = 2.0,
     rounds: Annotated[int, typer.Option(min=1, help="Measurements of each setting.")] = 3,
     out: Annotated[Path, typer.Option(help="Folder for bench.json and bench.png.")] = Path("loader-bench"),
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
-    """Measure clips per second of your data on this machine, for every level and kind of workers, and say what to choose."""
+    """Measure clips per second of your data on this machine, for every level, kind of workers and backend, and say what to choose."""
     from loaders.bench import Shape, write_report
     from loaders.bench import bench as run
+    from loaders.loader import Backend
 
+    for name in backend or ():
+        if name not in get_args(Backend):
+            raise ClipmillError(f"--backend is {name!r}.", "Nothing was measured.", "Give cpu or dali.")
     report = run(
         root,
         [Shape.parse(text) for text in shape],
         store,
         num_workers=workers,
+        backends=backend or None,
         split=split,
         seconds=seconds,
         num_rounds=rounds,

@@ -29,7 +29,14 @@ def test_a_shape_is_frames_and_pixels() -> None:
 def test_every_setting_is_measured_in_turns_and_reported(root: Path, tmp_path: Path) -> None:
     said: list[str] = []
     report = bench(
-        root, [Shape(4, 32)], ["frames-db"], num_workers=2, seconds=0.05, num_rounds=2, on_progress=said.append
+        root,
+        [Shape(4, 32)],
+        ["frames-db"],
+        num_workers=2,
+        backends=["cpu"],
+        seconds=0.05,
+        num_rounds=2,
+        on_progress=said.append,
     )
     settings = [str(one.setting) for one in report.measured]
     assert settings == [
@@ -52,6 +59,21 @@ def test_every_setting_is_measured_in_turns_and_reported(root: Path, tmp_path: P
     files = write_report(report, tmp_path)
     assert json.loads(files[0].read_text())["measured"][0]["setting"]["store"] == "frames-db"
     assert Image.open(files[1]).size[0] > 500
+
+
+def test_dali_is_measured_beside_the_others(root: Path) -> None:
+    pytest.importorskip("nvidia.dali")
+    report = bench(root, [Shape(4, 32)], ["frames-db"], num_workers=2, seconds=0.05, num_rounds=1)
+    dali = report.measured[-1]
+    assert str(dali.setting) == "4x32x32, frames-db, DALI with 2 threads"
+    assert dali.clips_per_s > 0
+
+
+def test_a_backend_that_can_load_nothing_of_it_is_an_error(root: Path, clipmill: Clipmill) -> None:
+    done = clipmill("loader", "bench", root, "--backend", "gpu")
+    assert done.returncode == 2 and "'gpu'" in done.stderr
+    with pytest.raises(ClipmillError, match="load nothing"):
+        bench(root, [Shape(4, 32)], [], num_workers=1, backends=["dali"])
 
 
 def advice_for(root: Path, shape: Shape, **shares: float) -> str:
