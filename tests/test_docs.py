@@ -27,6 +27,11 @@ def test_the_commands_for_large_collections_run_in_order_as_they_stand(tmp_path:
     assert run_blocks(ROOT / "docs" / "scale.md", tmp_path) == {"sh"}
 
 
+@pytest.mark.slow
+def test_the_commands_for_training_run_in_order_as_they_stand(tmp_path: Path) -> None:
+    assert run_blocks(ROOT / "docs" / "training.md", tmp_path) == {"sh"}
+
+
 def run_blocks(page: Path, folder: Path) -> set[str]:
     """Run the blocks of a page that are marked as tested, one after the other in `folder`; the languages they are in."""
     blocks = _TESTED.findall(page.read_text())

@@ -49,7 +49,7 @@ def plan_run(config: Config) -> dict[str, Any]:
             "models": {name: _parameters(model) for name, model in method.models.items()},
             "first_batch": list(batch.shape),
             **_work(method, batch, fabric.device),
-            "shapes": _shapes(loader, config),
+            "shapes": _shapes(loader, config, batch.shape),
             "epochs": num_epochs,
             "steps": num_steps,
             "steps_per_epoch": sorted(set(per_epoch)) if per_epoch else [steps_per_epoch],
@@ -94,10 +94,10 @@ def _work(method: Method, batch: Any, device: torch.device) -> dict[str, Any]:
     }
 
 
-def _shapes(loader: Any, config: Config) -> list[str]:
+def _shapes(loader: Any, config: Config, shape: tuple[int, ...]) -> list[str]:
     """The batch shapes over the run, one line per stretch of epochs."""
     if loader.plan is None:
-        return [f"epochs 0 to {config.train.epochs - 1}: {_size(next(iter(loader)).shape)}"]
+        return [f"epochs 0 to {config.train.epochs - 1}: {_size(shape)}"]
     lines = []
     for phase in loader.plan.phases:
         cycle = " -> ".join(_size((s.num_clips, s.num_frames, s.height, s.width)) for s in _runs(phase.cycle))
