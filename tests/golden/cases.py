@@ -16,8 +16,11 @@ from tests.golden import (
     reskd_checks,
     sbp_checks,
     srtg_augment_checks,
+    srtg_block_checks,
     srtg_checks,
     srtg_data_checks,
+    srtg_frames_checks,
+    srtg_history_checks,
     srtg_sampling_checks,
     stabn_augment_checks,
     stabn_checks,
@@ -35,8 +38,11 @@ METHODS: Mapping[str, Mapping[str, Checker]] = MappingProxyType(
         "reskd": reskd_checks.CHECKERS | reskd_augment_checks.CHECKERS,
         "sbp": sbp_checks.CHECKERS,
         "srtg": srtg_checks.CHECKERS
+        | srtg_block_checks.CHECKERS
         | srtg_sampling_checks.CHECKERS
         | srtg_data_checks.CHECKERS
+        | srtg_frames_checks.CHECKERS
+        | srtg_history_checks.CHECKERS
         | srtg_augment_checks.CHECKERS,
         "stabn": stabn_checks.CHECKERS | stabn_augment_checks.CHECKERS,
         "sts": sts_checks.CHECKERS | sts_augment_checks.CHECKERS,

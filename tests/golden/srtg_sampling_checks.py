@@ -27,6 +27,7 @@ from loaders.multigrid import (
     wu_stages,
 )
 from loaders.sampling import RandomInterval, SequentialWalk
+from tests.golden.srtg_history_checks import FIT_KEYS, SCHEDULE_KEYS, fine_tune_groups, fit_rest, schedule_rest
 from tests.golden.vectors import no_unknown
 
 Cases = Iterable[tuple[str, Callable[[], None]]]
@@ -77,7 +78,7 @@ def _sequential(entry: dict[str, Any]) -> None:
             assert walk.next(call["v"], call["n"], failed=call.get("failed", False)).tolist() == expected, call
 
 
-# SRTG's cycles: srtg_cycles.json. What its trainer does besides (log lines, files, optimizer groups) is not of this kind.
+# SRTG's cycles: srtg_cycles.json. What its trainer does besides (log lines, files, parameter groups) is in srtg_history_checks.
 
 
 def _cycles(path: Path) -> Cases:
@@ -85,17 +86,16 @@ def _cycles(path: Path) -> Cases:
     yield "keys", partial(no_unknown, data, "schedules|lrs|fits|fine_tune_groups")
     for i, entry in enumerate(data.get("schedules", [])):
         yield f"schedules/{i}", partial(_schedule, entry)
-        yield from _rest(
-            f"schedules/{i}",
-            entry["out"],
-            _SCHEDULE,
-        )
+        yield from _rest(f"schedules/{i}", entry["out"], f"{_SCHEDULE}|{SCHEDULE_KEYS}")
+        yield f"schedules/{i}/setup", partial(schedule_rest, entry)
     for i, entry in enumerate(data.get("lrs", [])):
         yield f"lrs/{i}", partial(_lrs, entry)
     for i, entry in enumerate(data.get("fits", [])):
         yield f"fits/{i}", partial(_fit, entry)
-        yield from _rest(f"fits/{i}", entry, "N|B|long|short|shape|epochs|nominal_thw|records|loaders")
-    yield from _rest("fine_tune_groups", data, "schedules|lrs|fits")
+        yield from _rest(f"fits/{i}", entry, f"N|B|long|short|shape|epochs|nominal_thw|records|loaders|{FIT_KEYS}")
+        if "log" in entry:
+            yield f"fits/{i}/log", partial(fit_rest, entry)
+    yield from fine_tune_groups(data.get("fine_tune_groups", {}))
 
 
 _SCHEDULE = "error|iter_per_epoch|epoch_start|epoch_end|step_counter|no_cycles|long_ranges|short_counts|sched_steps"

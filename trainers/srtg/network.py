@@ -1,4 +1,4 @@
-"""The networks of SRTG: 3D, (2+1)D and channel-separated ResNets for clips, with or without squeeze and recursion.
+"""The networks of SRTG: 3D, (2+1)D and channel-separated ResNets for clips, with or without squeeze and recursion; MTNet.
 
 One table, `NETWORKS`, says what each network is made of; `build` makes one by name. Everything is named and
 initialised as in the authors' code, so their files load. Source: SRTG (arXiv 2006.08247) and its released code.
@@ -14,171 +14,20 @@ from types import MappingProxyType
 import torch
 from torch import Tensor, nn
 
-from trainers.srtg.recursion import Gates, SqueezeRecursion
-
-PUBLISHED_WIDTH = 64
-"""Channels of the stem and of the first stage in every published network."""
-
-ConvBuilder = Callable[[int, int, int, int], nn.Module]
-"""(in, out, middle, stride) -> a 3 x 3 (x 3) convolution that keeps T, H, W at stride 1."""
-
-
-# Convolutions. No bias anywhere: a batch norm follows each of them.
-
-
-def simple(in_planes: int, out_planes: int, mid: int, stride: int = 1) -> nn.Module:
-    """3 x 3 x 3."""
-    return nn.Sequential(nn.Conv3d(in_planes, out_planes, 3, stride, 1, bias=False))
-
-
-def conv2plus1d(in_planes: int, out_planes: int, mid: int, stride: int = 1) -> nn.Module:
-    """(2+1)D: 1 x 3 x 3 to `mid` channels, batch norm, ReLU, 3 x 1 x 1."""
-    return nn.Sequential(
-        nn.Conv3d(in_planes, mid, (1, 3, 3), (1, stride, stride), (0, 1, 1), bias=False),
-        nn.BatchNorm3d(mid),
-        nn.ReLU(inplace=True),
-        nn.Conv3d(mid, out_planes, (3, 1, 1), (stride, 1, 1), (1, 0, 0), bias=False),
-    )
-
-
-def depthwise(in_planes: int, out_planes: int, mid: int, stride: int = 1) -> nn.Module:
-    """ir-CSN: 3 x 3 x 3 inside each channel; `out_planes` must be a multiple of `in_planes`."""
-    return nn.Sequential(nn.Conv3d(in_planes, out_planes, 3, stride, 1, groups=in_planes, bias=False))
-
-
-def ip_depthwise(in_planes: int, out_planes: int, mid: int, stride: int = 1) -> nn.Module:
-    """ip-CSN: 1 x 1 x 1 across the channels, batch norm, ReLU, then `depthwise`.
-
-    Raises: ValueError unless `in_planes` equals `out_planes`.
-    """
-    if in_planes != out_planes:
-        raise ValueError(f"ip_depthwise keeps the number of channels, asked for {in_planes} -> {out_planes}")
-    return nn.Sequential(
-        nn.Conv3d(in_planes, out_planes, 1, bias=False),
-        nn.BatchNorm3d(out_planes),
-        nn.ReLU(inplace=True),
-        depthwise(out_planes, out_planes, mid, stride),
-    )
-
-
-def notemporal(in_planes: int, out_planes: int, mid: int, stride: int = 1) -> nn.Module:
-    """1 x 3 x 3, every frame by itself; the stride leaves T alone."""
-    return nn.Conv3d(in_planes, out_planes, (1, 3, 3), (1, stride, stride), (0, 1, 1), bias=False)
-
-
-# Stems: (B, in, T, H, W) -> (B, width, T, H/2, W/2).
-
-
-def basic_stem(in_channels: int, width: int) -> nn.Sequential:
-    """3 x 7 x 7."""
-    return nn.Sequential(
-        nn.Conv3d(in_channels, width, (3, 7, 7), (1, 2, 2), (1, 3, 3), bias=False),
-        nn.BatchNorm3d(width),
-        nn.ReLU(inplace=True),
-    )
-
-
-def stem2plus1d(in_channels: int, width: int) -> nn.Sequential:
-    """1 x 7 x 7 to 45 channels (of 64, and in proportion for other widths), then 3 x 1 x 1."""
-    mid = max(1, 45 * width // PUBLISHED_WIDTH)
-    return nn.Sequential(
-        nn.Conv3d(in_channels, mid, (1, 7, 7), (1, 2, 2), (0, 3, 3), bias=False),
-        nn.BatchNorm3d(mid),
-        nn.ReLU(inplace=True),
-        nn.Conv3d(mid, width, (3, 1, 1), padding=(1, 0, 0), bias=False),
-        nn.BatchNorm3d(width),
-        nn.ReLU(inplace=True),
-    )
-
-
-# Blocks. Neither expands: a stage of `planes` channels gives `planes` channels. (The first release of the authors' code
-# expanded bottlenecks four times; files of that time do not fit.)
-
-
-class Block(nn.Module):
-    """What both blocks share: the shortcut, the sum, the last ReLU and, after it, squeeze and recursion.
-
-    `gates` is None in a network without recursion. Only the authors' place "final" is built: all their networks use it.
-    """
-
-    def residual(self, x: Tensor) -> Tensor:
-        raise NotImplementedError
-
-    def _finish(self, in_planes: int, planes: int, conv: ConvBuilder, stride: int, gates: Gates | None) -> None:
-        """Add the shortcut and the recursion, in the order of the authors' state dicts: after the convolutions."""
-        self.relu = nn.ReLU(inplace=True)
-        self.downsample: nn.Module | None = None
-        if stride != 1 or in_planes != planes:
-            strides = (1 if conv is notemporal else stride, stride, stride)
-            self.downsample = nn.Sequential(
-                nn.Conv3d(in_planes, planes, 1, strides, bias=False),
-                nn.BatchNorm3d(planes),
-            )
-        self.sar = None if gates is None else SqueezeRecursion(planes, gates=gates)
-
-    def forward(self, x: Tensor) -> Tensor:
-        shortcut = x if self.downsample is None else self.downsample(x)
-        x = self.relu(self.residual(x) + shortcut)
-        return x if self.sar is None else self.sar(x)
-
-
-def mid_planes(in_planes: int, planes: int) -> int:
-    """Channels between the two halves of a (2+1)D convolution that has about the weights of a 3 x 3 x 3 one.
-
-    Source: R(2+1)D (arXiv 1711.11248, section 3.5).
-    """
-    return (in_planes * planes * 27) // (in_planes * 9 + 3 * planes)
-
-
-class BasicBlock(Block):
-    """Two convolutions. Groups and base width do not touch it."""
-
-    def __init__(
-        self,
-        in_planes: int,
-        planes: int,
-        conv: ConvBuilder,
-        stride: int,
-        spec: NetworkSpec,
-        gates: Gates | None,
-    ) -> None:
-        super().__init__()
-        mid = mid_planes(in_planes, planes)
-        self.conv1 = nn.Sequential(conv(in_planes, planes, mid, stride), nn.BatchNorm3d(planes), nn.ReLU(inplace=True))
-        self.conv2 = nn.Sequential(conv(planes, planes, mid, 1), nn.BatchNorm3d(planes))
-        self._finish(in_planes, planes, conv, stride, gates)
-
-    def residual(self, x: Tensor) -> Tensor:
-        return self.conv2(self.conv1(x))
-
-
-class Bottleneck(Block):
-    """1 x 1 x 1 to the inner width, a convolution there, 1 x 1 x 1 back. `groups` only widens: nothing is grouped."""
-
-    def __init__(
-        self,
-        in_planes: int,
-        planes: int,
-        conv: ConvBuilder,
-        stride: int,
-        spec: NetworkSpec,
-        gates: Gates | None,
-    ) -> None:
-        super().__init__()
-        inner = spec.inner(planes)
-        mid = spec.inner(mid_planes(in_planes, planes))
-        self.conv1 = nn.Sequential(
-            nn.Conv3d(in_planes, inner, 1, bias=False), nn.BatchNorm3d(inner), nn.ReLU(inplace=True)
-        )
-        self.conv2 = nn.Sequential(conv(inner, inner, mid, stride), nn.BatchNorm3d(inner), nn.ReLU(inplace=True))
-        self.conv3 = nn.Sequential(nn.Conv3d(inner, planes, 1, bias=False), nn.BatchNorm3d(planes))
-        self._finish(in_planes, planes, conv, stride, gates)
-
-    def residual(self, x: Tensor) -> Tensor:
-        return self.conv3(self.conv2(self.conv1(x)))
-
-
-# The network.
+from trainers.srtg.blocks import BasicBlock, BlockSpec, Bottleneck, Place
+from trainers.srtg.convolutions import (
+    PUBLISHED_WIDTH,
+    ConvBuilder,
+    basic_stem,
+    conv2plus1d,
+    depthwise,
+    initialise,
+    ip_depthwise,
+    simple,
+    stem2plus1d,
+)
+from trainers.srtg.mtnet import MTNet, MTNetSpec
+from trainers.srtg.recursion import Gates
 
 
 @dataclass(frozen=True)
@@ -193,10 +42,6 @@ class NetworkSpec:
     base_width: int = 64
     recursion: bool = False
 
-    def inner(self, planes: int) -> int:
-        """Channels inside a bottleneck that gives `planes` channels."""
-        return int(planes * self.base_width / 64) * self.groups
-
 
 class VideoResNet(nn.Module):
     """Clips (B, in_channels, T, H, W) -> logits (B, num_classes).
@@ -205,7 +50,7 @@ class VideoResNet(nn.Module):
     dropout. 16 x 224 x 224 becomes 16 x 112 x 112 (stem), 8 x 56 x 56 (pool, layer1), 4 x 28 x 28, 2 x 14 x 14,
     1 x 7 x 7. Any T from 1.
 
-    Raises: ValueError if gates are asked of a network without recursion.
+    Raises: ValueError if gates are asked of a network without recursion, or a place that its blocks do not have.
     """
 
     def __init__(
@@ -215,21 +60,25 @@ class VideoResNet(nn.Module):
         *,
         width: int = PUBLISHED_WIDTH,
         gates: Gates = "off",
+        place: Place = "final",
         in_channels: int = 3,
     ) -> None:
         super().__init__()
-        if gates != "off" and not spec.recursion:
-            raise ValueError(f"gates {gates!r} need a network with recursion (srtg_...); this one has none to gate")
+        if not spec.recursion and (gates, place) != ("off", "final"):
+            raise ValueError(
+                f"gates {gates!r} at the place {place!r} need a network with recursion (srtg_...); this one has none"
+            )
         self.stem = spec.stem(in_channels, width)
         self.pool = nn.MaxPool3d(3, stride=2, padding=1)
         block_gates = gates if spec.recursion else None
-        self.layer1 = _stage(spec, 0, width, width, block_gates)
-        self.layer2 = _stage(spec, 1, width, 2 * width, block_gates)
-        self.layer3 = _stage(spec, 2, 2 * width, 4 * width, block_gates)
-        self.layer4 = _stage(spec, 3, 4 * width, 8 * width, block_gates)
+        stages = [BlockSpec(conv, spec.groups, spec.base_width, block_gates, place) for conv in spec.convs]
+        self.layer1 = _stage(spec, 0, width, width, stages[0])
+        self.layer2 = _stage(spec, 1, width, 2 * width, stages[1])
+        self.layer3 = _stage(spec, 2, 2 * width, 4 * width, stages[2])
+        self.layer4 = _stage(spec, 3, 4 * width, 8 * width, stages[3])
         self.avgpool = nn.AdaptiveAvgPool3d(1)
         self.fc = nn.Linear(8 * width, num_classes)
-        self.apply(_initialise)
+        self.apply(initialise)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.pool(self.stem(x))
@@ -238,26 +87,14 @@ class VideoResNet(nn.Module):
         return self.fc(torch.flatten(self.avgpool(x), 1))
 
 
-def _stage(spec: NetworkSpec, index: int, in_planes: int, planes: int, gates: Gates | None) -> nn.Sequential:
+def _stage(spec: NetworkSpec, index: int, in_planes: int, planes: int, block: BlockSpec) -> nn.Sequential:
     """The blocks of one stage; the first halves T, H and W in all stages but the first."""
-    conv, stride = spec.convs[index], 1 if index == 0 else 2
-    first = spec.block(in_planes, planes, conv, stride, spec, gates)
-    return nn.Sequential(
-        first, *(spec.block(planes, planes, conv, 1, spec, gates) for _ in range(spec.layers[index] - 1))
-    )
+    first = spec.block(in_planes, planes, 1 if index == 0 else 2, block)
+    return nn.Sequential(first, *(spec.block(planes, planes, 1, block) for _ in range(spec.layers[index] - 1)))
 
 
-def _initialise(module: nn.Module) -> None:
-    """Kaiming normal (fan out) convolutions, N(0, 0.01) linear layers; norms and LSTMs keep PyTorch's own start."""
-    if isinstance(module, nn.Conv3d):
-        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-    elif isinstance(module, nn.Linear):
-        nn.init.normal_(module.weight, 0, 0.01)
-        nn.init.zeros_(module.bias)
-
-
-def _networks() -> dict[str, NetworkSpec]:
-    """The table: every published layout in 3D and (2+1)D, the CSN ones, and each of them with recursion."""
+def _networks() -> dict[str, NetworkSpec | MTNetSpec]:
+    """The table: every published layout in 3D and (2+1)D, the CSN ones, each of them with recursion; and MTNet."""
     sizes = {
         "{}_18": NetworkSpec(BasicBlock, (2, 2, 2, 2)),
         "{}_34": NetworkSpec(BasicBlock, (3, 4, 6, 3)),
@@ -278,24 +115,49 @@ def _networks() -> dict[str, NetworkSpec]:
         if size in ("{}_50", "{}_101", "{}_152"):
             plain[size.format("ir_csn")] = replace(spec, convs=(depthwise,) * 4)
             plain[size.format("ip_csn")] = replace(spec, convs=(ip_depthwise,) * 4)
-    return plain | {f"srtg_{name}": replace(spec, recursion=True) for name, spec in plain.items()}
+    recursive = {f"srtg_{name}": replace(spec, recursion=True) for name, spec in plain.items()}
+    depths = {
+        "xs": (2, 2, 2, 2),
+        "s": (2, 2, 5, 3),
+        "m": (3, 4, 6, 3),
+        "l": (3, 4, 23, 3),
+        "xl": (3, 8, 36, 3),
+        "xxl": (3, 24, 36, 3),
+    }
+    mtnets = {f"mtnet_{size}": MTNetSpec(layers) for size, layers in depths.items()}
+    grouped = {f"mtnet_{size}_g8": MTNetSpec(layers, groups=8) for size, layers in depths.items()}
+    return {**plain, **recursive, **mtnets, **grouped}
 
 
-NETWORKS: Mapping[str, NetworkSpec] = MappingProxyType(_networks())
+NETWORKS: Mapping[str, NetworkSpec | MTNetSpec] = MappingProxyType(_networks())
 """Name -> what the network is made of."""
 
 
 def build(
-    name: str, num_classes: int, *, width: int = PUBLISHED_WIDTH, gates: Gates = "off", in_channels: int = 3
-) -> VideoResNet:
+    name: str,
+    num_classes: int,
+    *,
+    width: int = PUBLISHED_WIDTH,
+    gates: Gates = "off",
+    place: Place = "final",
+    in_channels: int = 3,
+) -> VideoResNet | MTNet:
     """The network called `name` (a key of `NETWORKS`, such as srtg_r2plus1d_50), freshly initialised.
 
     `width` is the number of channels of stem and first stage, and scales all others: 64 is published, 16 trains on
-    a CPU.
+    a CPU. `gates` and `place` say on which clips, and where in every block, the recursion acts.
 
-    Raises: ValueError for an unknown name (with the nearest known one), or gates on a network without recursion.
+    Raises: ValueError for an unknown name (with the nearest known one), gates or a place on a network without
+    recursion, or a place at which nothing would happen.
     """
     if name not in NETWORKS:
         near = difflib.get_close_matches(name.lower(), NETWORKS, n=1, cutoff=0.0)
         raise ValueError(f"there is no SRTG network {name!r}; the nearest name is {near[0]!r}")
-    return VideoResNet(NETWORKS[name], num_classes, width=width, gates=gates, in_channels=in_channels)
+    spec = NETWORKS[name]
+    if isinstance(spec, MTNetSpec):
+        if (gates, place) != ("off", "final"):
+            raise ValueError(f"MTNet's recursion has no gates ({gates!r}) and one place, not {place!r}")
+        return MTNet(spec, num_classes, width=width, in_channels=in_channels)
+    if spec.recursion and spec.block is Bottleneck and place in ("skip", "bottom"):
+        raise ValueError(f"the place {place!r} of a bottleneck is never reached: the recursion would train nothing")
+    return VideoResNet(spec, num_classes, width=width, gates=gates, place=place, in_channels=in_channels)

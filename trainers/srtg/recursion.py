@@ -28,13 +28,42 @@ def squeeze(x_BCTHW: Tensor) -> Tensor:
     return x_BCTHW.mean(dim=(3, 4))
 
 
-def recur(net: nn.RNNBase, sequence_BCT: Tensor) -> Tensor:
-    """Outputs of the last layer of `net` for every frame, from a zero state, (B, C, T); values lie in (-1, 1)."""
-    output_TBC, _ = net(sequence_BCT.permute(2, 0, 1))
-    return output_TBC.permute(1, 2, 0)
+class Recurrence(nn.RNNBase):
+    """An LSTM or a GRU over time: (B, planes, T) -> outputs of its last layer, the same shape, values in (-1, 1).
+
+    Parameters, start values and results are those of `nn.LSTM` and `nn.GRU`. Those two make `torch.compile` leave the
+    graph; this is the same kernel (cuDNN on a GPU) called as a function, which does not.
+    """
+
+    def __init__(self, planes: int, *, layers: int = 2, cell: Literal["gru", "lstm"] = "lstm") -> None:
+        if cell not in ("gru", "lstm"):
+            raise ValueError(f"cell must be one of gru, lstm, not {cell!r}")
+        super().__init__(cell.upper(), planes, planes, layers)
+
+    def forward(self, sequence_BCT: Tensor) -> Tensor:
+        sequence_TBC = sequence_BCT.permute(2, 0, 1)
+        zero = sequence_TBC.new_zeros(self.num_layers, sequence_TBC.shape[1], self.hidden_size)
+        options = (self._flat_weights, True, self.num_layers, 0.0, self.training, False, False)
+        if self.mode == "LSTM":
+            output_TBC = torch.lstm(sequence_TBC, (zero, zero), *options)[0]
+        else:
+            output_TBC = torch.gru(sequence_TBC, zero, *options)[0]
+        return output_TBC.permute(1, 2, 0)
 
 
 @torch.no_grad()
+def _distances(start_BCT: Tensor, other_BCT: Tensor) -> Tensor:
+    """Euclidean distances over the channels between all frames of two sequences, float64 (B, T, T)."""
+    start_BTC, other_BTC = start_BCT.double().mT, other_BCT.double().mT
+    return torch.cdist(start_BTC, other_BTC, compute_mode="donot_use_mm_for_euclid_dist")
+
+
+def _own_time(distances_BTT: Tensor, dim: int) -> Tensor:
+    """Whether the nearest frame along `dim` is always that of the same time, bool (B,)."""
+    nearest_BT = distances_BTT.argmin(dim=dim)
+    return (nearest_BT == torch.arange(nearest_BT.shape[1], device=nearest_BT.device)).all(dim=1)
+
+
 def cycle_consistent(start_BCT: Tensor, other_BCT: Tensor) -> Tensor:
     """Whether every frame of `start` has its nearest frame of `other` at its own time, bool (B,).
 
@@ -45,10 +74,7 @@ def cycle_consistent(start_BCT: Tensor, other_BCT: Tensor) -> Tensor:
     nearest frame is the same one wherever theirs is finite; float64 holds the square of any float32.
     Source: SRTG (arXiv 2006.08247), cyclic consistency of the temporal gates; `train/test_cyclic.py` of the authors.
     """
-    start_BTC, other_BTC = start_BCT.double().mT, other_BCT.double().mT
-    distance_BTT = torch.cdist(start_BTC, other_BTC, compute_mode="donot_use_mm_for_euclid_dist")
-    nearest_BT = distance_BTT.argmin(dim=2)
-    return (nearest_BT == torch.arange(nearest_BT.shape[1], device=nearest_BT.device)).all(dim=1)
+    return _own_time(_distances(start_BCT, other_BCT), 2)
 
 
 def open_gates(squeezed_BCT: Tensor, recurrent_BCT: Tensor, gates: Gates) -> Tensor:
@@ -63,8 +89,8 @@ def open_gates(squeezed_BCT: Tensor, recurrent_BCT: Tensor, gates: Gates) -> Ten
         case "shipped":
             return torch.zeros(batch, dtype=torch.bool, device=device)
         case "cycle" | "cycle_intersection":
-            there = cycle_consistent(squeezed_BCT, recurrent_BCT)
-            back = cycle_consistent(recurrent_BCT, squeezed_BCT)
+            distances_BTT = _distances(squeezed_BCT, recurrent_BCT)  # The way back has the same ones.
+            there, back = _own_time(distances_BTT, 2), _own_time(distances_BTT, 1)
             return there | back if gates == "cycle" else there & back
     raise ValueError(f"gates must be one of {', '.join(get_args(Gates))}, not {gates!r}")
 
@@ -85,13 +111,13 @@ class SqueezeRecursion(nn.Module):
         if gates not in get_args(Gates):
             raise ValueError(f"gates must be one of {', '.join(get_args(Gates))}, not {gates!r}")
         self.gates: Gates = gates
-        self.lstm = nn.LSTM(planes, planes, layers)
+        self.lstm = Recurrence(planes, layers=layers)
 
     def forward(self, x_BCTHW: Tensor) -> Tensor:
         if self.gates == "shipped":
             return x_BCTHW
         squeezed = squeeze(x_BCTHW)
-        factor = recur(self.lstm, squeezed)
+        factor = self.lstm(squeezed)
         if self.gates != "off":
             is_open = open_gates(squeezed, factor, self.gates)
             factor = torch.where(is_open[:, None, None], factor, 1.0)
@@ -109,11 +135,8 @@ class RecurrentScale(nn.Module):
 
     def __init__(self, planes: int, *, layers: int = 2, cell: Literal["gru", "lstm"] = "gru") -> None:
         super().__init__()
-        cells: dict[str, type[nn.RNNBase]] = {"gru": nn.GRU, "lstm": nn.LSTM}
-        if cell not in cells:
-            raise ValueError(f"cell must be one of {', '.join(cells)}, not {cell!r}")
-        self.op = cells[cell](planes, planes, layers)  # type: ignore[arg-type]
+        self.op = Recurrence(planes, layers=layers, cell=cell)
 
     def forward(self, x_BCTHW: Tensor) -> tuple[Tensor, Tensor]:
-        factor = recur(self.op, squeeze(x_BCTHW))[..., None, None]
+        factor = self.op(squeeze(x_BCTHW))[..., None, None]
         return x_BCTHW * factor, factor
