@@ -128,7 +128,7 @@ def _stages(data: Mapping[str, np.ndarray], stages: dict[str, Tensor]) -> None:
         mean, std, absmax = data["stage_stats"][index]
         assert list(stage.shape) == json.loads(str(data["stage_shapes"][index])), name
         close(f"{name} mean", stage.mean(), mean, 1e-4, absmax)
-        close(f"{name} std", stage.std(unbiased=False), std, 1e-4, absmax)
+        close(f"{name} std", stage.std(), std, 1e-4, absmax)
         close(f"{name} absmax", stage.abs().max(), absmax, 1e-4)
         close(f"{name} first values", stage.flatten()[:64], data[f"stage64/{name}"], 1e-4, absmax)
         close(f"{name} spread values", strided(stage), data[f"stagestrided/{name}"], 1e-4, absmax)

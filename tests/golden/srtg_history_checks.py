@@ -97,11 +97,13 @@ def _validation(expected: str) -> None:
 
 
 def _tie(expected: tuple[float, int]) -> None:
-    """Equal scores for all classes: the first one counts. Two clips of class 0 are hence right."""
-    scores = historical.Scores()
+    """Equal scores for all classes: that one counts which torch.topk names, for every clip alike. [right, clips]."""
     right, total = int(expected[0]), expected[1]
-    labels = torch.tensor([0] * right + [1] * (total - right))
-    scores.update(torch.zeros(total, 5), labels, None, None)
+    logits = torch.zeros(total, 9)
+    labels = logits.topk(1).indices[:, 0]
+    labels[right:] = (labels[right:] + 1) % 9
+    scores = historical.Scores()
+    scores.update(logits, labels, None, None)
     assert [float(scores.right[0]), scores.num_clips] == list(expected)
 
 
@@ -135,7 +137,10 @@ def fine_tune_groups(facts: dict[str, Any]) -> Cases:
     for key, groups in facts.items():
         if key != "param_names":
             extra = [f"{word}.weight" for word in ("transpose", "classifier") if word in key]
-            yield f"fine_tune_groups/{key}", partial(_same_groups, groups, [*names, *extra], key.startswith("fine_tune"))
+            yield (
+                f"fine_tune_groups/{key}",
+                partial(_same_groups, groups, [*names, *extra], key.startswith("fine_tune")),
+            )
 
 
 def _same_groups(expected: list[dict[str, Any]], names: list[str], fine_tune: bool) -> None:
@@ -146,7 +151,9 @@ def _same_groups(expected: list[dict[str, Any]], names: list[str], fine_tune: bo
 
 def fit_rest(entry: dict[str, Any], lr_factor: float = 0.1) -> None:
     """The log, line by line, and the files of a whole run."""
-    assert entry["error"] == "AttributeError: 'DictWriter' object has no attribute 'close'"  # The released trainer's end.
+    assert (
+        entry["error"] == "AttributeError: 'DictWriter' object has no attribute 'close'"
+    )  # The released trainer's end.
     files = dict(entry["files"])
     checkpoints = {name for name, content in files.items() if content is None}
     folder = next(iter(checkpoints)).rpartition("/")[0]

@@ -114,10 +114,10 @@ class MTBlock(nn.Module):
         self.conv2 = MTConv(in_planes, inner, 3, ratio=ratio, stride=stride, padding=1, groups=groups)
         kernel, padding = (1, 0) if reshapes else ((1, 3, 3), (0, 1, 1))
         self.conv3 = MTConv(inner, planes, kernel, ratio=ratio, padding=padding, groups=groups)
+        self.downsample = MTConv(in_planes, planes, 1, ratio=ratio, stride=stride, lateral=False) if reshapes else None
         short = int(planes * ratio)
         self.sr_short = RecurrentScale(short, cell=spec.cell)
         self.sr_long = RecurrentScale(planes - short, cell=spec.cell)
-        self.downsample = MTConv(in_planes, planes, 1, ratio=ratio, stride=stride, lateral=False) if reshapes else None
 
     def forward(self, streams: Streams) -> Streams:
         out = _relu(self.conv2(_relu(self.conv1_2(_relu(self.conv1_1(streams))))))
