@@ -264,5 +264,6 @@ def precise_statistics(
 def _write(norm: nn.Module, mean: Tensor, variance: Tensor) -> None:
     targets = [(norm.bn, 1), (norm.split_bn, norm.num_splits)] if isinstance(norm, SubBatchNorm3d) else [(norm, 1)]
     for target, parts in targets:
-        target.running_mean.copy_(mean.repeat(parts))  # type: ignore[union-attr, operator]
-        target.running_var.copy_(variance.repeat(parts))  # type: ignore[union-attr, operator]
+        for name, value in (("running_mean", mean), ("running_var", variance)):
+            statistic = getattr(target, name)
+            statistic.copy_(value.repeat(parts))

@@ -43,11 +43,12 @@ class Recurrence(nn.RNNBase):
     def forward(self, sequence_BCT: Tensor) -> Tensor:
         sequence_TBC = sequence_BCT.permute(2, 0, 1)
         zero = sequence_TBC.new_zeros(self.num_layers, sequence_TBC.shape[1], self.hidden_size)
-        options = (self._flat_weights, True, self.num_layers, 0.0, self.training, False, False)
+        weights = [weight for weight in self._flat_weights if weight is not None]
+        options = (True, self.num_layers, 0.0, self.training, False, False)
         if self.mode == "LSTM":
-            output_TBC = torch.lstm(sequence_TBC, (zero, zero), *options)[0]
+            output_TBC = torch.lstm(sequence_TBC, (zero, zero), weights, *options)[0]
         else:
-            output_TBC = torch.gru(sequence_TBC, zero, *options)[0]
+            output_TBC = torch.gru(sequence_TBC, zero, weights, *options)[0]
         return output_TBC.permute(1, 2, 0)
 
 
