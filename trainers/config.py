@@ -17,6 +17,7 @@ from yaml import YAMLError
 
 import configs
 from ingest.errors import ClipmillError
+from loaders.augment.labels import FlipPolicy
 
 
 class Strict(BaseModel):
@@ -52,6 +53,7 @@ class DataConfig(Strict):
     eval_short_side: int | None = Field(None, description="default: the smallest of short_side, or eval_size if larger")
     crops: Literal["long-side", "diagonal"] = Field("long-side", description="where the crops of the views lie")
     flip: float = Field(0.5, ge=0, le=1, description="probability of mirroring in training")
+    flip_labels: FlipPolicy = Field("swap", description="what a mirrored clip of a class with a left and a right shows")
     augment: str | dict[str, Any] | None = Field(None, description="recipe for training: a name, or operations")
     executor: Literal["fast", "imgaug", "gpu"] = Field("fast", description="who carries the recipe out")
     geometry: Literal["loader", "recipe"] = Field("loader", description="who scales and crops")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 from ingest.annotations.read import read_annotations
 from ingest.errors import ClipmillError
 from loaders import ClipDataset, ClipLoader, ClipSpec, RandomInterval, Segments
-from loaders.augment import Recipe, recipe_by_name, recipe_from_config
+from loaders.augment import FlipLabels, Recipe, flip_labels, recipe_by_name, recipe_from_config
 from loaders.multigrid import BatchShape, ShapePlan, srtg_plan, wu_plan
 from loaders.sampling import Dense, Sampler
 from loaders.statistics import Statistics
@@ -42,8 +42,11 @@ class TrainLoader(Protocol):
     def close(self) -> None: ...
 
 
-def clip_spec(data: DataConfig, split: Split) -> ClipSpec:
-    """What a clip of a split is: jittered in training, fixed views otherwise."""
+def clip_spec(data: DataConfig, split: Split, class_names: Sequence[str] = ()) -> ClipSpec:
+    """What a clip of a split is: jittered in training, fixed views otherwise.
+
+    A mirrored clip of a class whose name has a left or a right is treated as `data.flip_labels` says.
+    """
     if split == "train":
         return ClipSpec(
             _sampler(data, data.intervals),
@@ -53,6 +56,7 @@ def clip_spec(data: DataConfig, split: Split) -> ClipSpec:
             flip=data.flip,
             colour=data.colour,
             augment=_recipe(data),
+            flip_labels=_flip_labels(data, class_names),
             executor=data.executor,
             geometry=data.geometry,
         )
@@ -86,6 +90,12 @@ def dataset(data: DataConfig, split: str | None) -> ClipDataset:
     if data.store == "historical":
         return ClipDataset.of_historical(data.root)
     return ClipDataset(data.root, split, store=data.store)
+
+
+def _flip_labels(data: DataConfig, class_names: Sequence[str]) -> FlipLabels | None:
+    """None where no class has an opposite: then there is nothing to look up per clip."""
+    rule = flip_labels(class_names, data.flip_labels)
+    return rule if any(other != -1 for other in rule.opposite) or rule.policy == "forbid-all" else None
 
 
 def _recipe(data: DataConfig) -> Recipe | None:
@@ -149,7 +159,7 @@ def make_loader(config: Config, split: Split, *, rank: int = 0, world_size: int 
     plan = shape_plan(config, len(videos), world_size) if split == "train" else None
     return ClipLoader(
         videos,
-        clip_spec(data, split),
+        clip_spec(data, split, videos.class_names),
         batch_size=None if plan else data.batch_size,
         shapes=plan,
         seed=config.seed,

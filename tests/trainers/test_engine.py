@@ -17,7 +17,7 @@ import torch
 
 from ingest.errors import ClipmillError
 from loaders.telemetry import TelemetryReader
-from trainers.data import make_loader
+from trainers.data import clip_spec, make_loader
 from trainers.engine.evaluation import evaluate
 from trainers.engine.logs import read_csv
 from trainers.engine.loop import make_fabric
@@ -145,7 +145,9 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(recipe: Path, tmp_pa
     assert plan["steps"] == 2 * plan["steps_per_epoch"][0] == 8
     assert plan["first_batch"] == [4, 4, 32, 32]
     assert plan["forward_flops_per_clip"] > 1e6
-    assert 1 < plan["backward_flops_per_clip"] / plan["forward_flops_per_clip"] < 2  # the first layer has no gradient to pass on
+    assert (
+        1 < plan["backward_flops_per_clip"] / plan["forward_flops_per_clip"] < 2
+    )  # the first layer has no gradient to pass on
     assert plan["activation_bytes_per_clip"] > 4 * 32 * 32 * 3 * 4
     assert plan["rates"]["model"]["highest"] <= 0.02
     text = clipmill(*arguments)
@@ -278,3 +280,20 @@ def test_a_killed_run_resumes_bit_for_bit_on_one_thread(recipe: Path, tmp_path: 
         strict=True,
     ):
         assert torch.equal(one, two)
+
+
+def test_a_mirrored_left_is_a_right_unless_the_config_says_otherwise(config_of: ConfigOf) -> None:
+    names = ["down", "left", "right"]
+    rule = clip_spec(config_of("data.flip=1.0").data, "train", names).flip_labels
+    assert rule is not None and [rule.after_flip(label) for label in range(3)] == [0, 2, 1]
+    kept = clip_spec(config_of("data.flip=1.0", "data.flip_labels=keep").data, "train", names).flip_labels
+    assert kept is not None and kept.after_flip(1) == 1
+    assert clip_spec(config_of().data, "train", ["up", "down"]).flip_labels is None
+    with make_loader(config_of("data.flip=1.0"), "train") as loader:
+        names = loader.dataset.class_names
+        true = dict(zip(loader.dataset.video_ids, loader.dataset.labels.tolist(), strict=True))
+        opposite = {"left": "right", "right": "left"}
+        for batch in loader:
+            for video_id, label in zip(batch.video_ids, batch.labels.tolist(), strict=True):
+                own = names[true[video_id]]
+                assert names[label] == opposite.get(own, own)
