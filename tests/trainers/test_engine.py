@@ -72,6 +72,16 @@ def test_a_run_of_two_ranks_goes_through_the_command_line(recipe: Path, tmp_path
     assert [row["split"] for row in read_csv(tmp_path / "run" / "epochs.csv")] == ["train", "val"]
 
 
+def test_processes_that_torchrun_has_started_are_joined(recipe: Path, tmp_path: Path) -> None:
+    words = ["-m", "clipmill", "train", "srtg", "--config", recipe, "--out", tmp_path / "run", "--devices", 2]
+    words += ["data.batch_size=2", "train.epochs=1", "train.report=false"]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", *words]
+    done = subprocess.run(list(map(str, launcher)), capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Done:") == 1
+    assert {row["batch_size"] for row in read_csv(tmp_path / "run" / "steps.csv")} == {"4"}
+
+
 def test_a_time_limit_saves_before_it_and_the_run_goes_on(recipe: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     arguments = ["train", "srtg", "--config", recipe, "--out", folder, "--resume", "auto", "train.epochs=3"]
