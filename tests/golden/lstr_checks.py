@@ -6,37 +6,18 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 import pytest
 
 from loaders.windows import OnlineWindows, Window
+from tests.golden import lstr_function_checks, lstr_network_checks, lstr_stream_checks, lstr_training_checks
+from tests.golden.lstr_network_checks import MEMORIES, MODEL, windows_of
 from tests.golden.vectors import from_json, no_unknown, read
 
 Cases = Iterable[tuple[str, Callable[[], None]]]
 
 _SPLITS = ("train", "train_shuffled_once", "test", "batch_inference")
-_MEMORIES = "(long|work)_memory_(seconds|sample_rate|num_samples)"
-_MODEL = (
-    "modality|(visual|motion)_feature_size|linear_(enabled|out_features)|num_heads|dim_feedforward|dropout|activation"
-    "|(enc|dec)_module|num_classes|ignore_index|data_name"
-)
-
-
-def _windows(settings: Mapping[str, Any]) -> OnlineWindows:
-    """Memories of the settings; their numbers of rows must come out as the settings say."""
-    windows = OnlineWindows.from_seconds(
-        settings["fps"],
-        work_s=settings["work_memory_seconds"],
-        work_rate=settings["work_memory_sample_rate"],
-        long_s=settings["long_memory_seconds"],
-        long_rate=settings["long_memory_sample_rate"],
-    )
-    assert windows.num_work == settings["work_memory_num_samples"]
-    assert windows.num_long == settings["long_memory_num_samples"]
-    return windows
-
 
 # Windows of the data layers: data_sampling.npz
 
@@ -70,8 +51,8 @@ def _samplers(data: Mapping[str, np.ndarray], case: str) -> None:
 
 def _layer(data: Mapping[str, np.ndarray], case: str, split: str) -> None:
     settings = from_json(data[f"{case}/settings"])
-    no_unknown(settings, _MODEL, _MEMORIES, "fps|sessions|seed")
-    windows = _windows(settings)
+    no_unknown(settings, MODEL, MEMORIES, "sessions|seed")
+    windows = windows_of(settings)
     lengths = list(settings["sessions"].values())
     rng = np.random.RandomState(settings["seed"])
     items: list[tuple[int, Window]] = []
@@ -105,37 +86,12 @@ def _starts(windows: OnlineWindows, length: int, split: str, rng: np.random.Rand
     return windows.starts(length, offset=offset).tolist()
 
 
-# Rows that the stream and the batch inference read: stream.npz. What the model makes of them is another matter.
-
-_ROWS = ("stream_long_indices", "stream_num_masked", "stream_new_long_frames", "batch_long_indices", "batch_num_masked")
-
-
-def _stream(path: Path) -> Cases:
-    data = read(path)
-    for case in sorted({key.partition("/")[0] for key in data}):
-        keys = [key.partition("/")[2] for key in data if key.startswith(f"{case}/")]
-        if f"{case}/stream_long_indices" in data:
-            yield f"{case}/rows", partial(_stream_rows, data, case)
-        others = [key for key in keys if key not in (*_ROWS, "same_window", "settings")]
-        if others:
-            yield f"{case}/model", partial(pytest.fail, f"not checked by anything here: {', '.join(others)}")
-
-
-def _stream_rows(data: Mapping[str, np.ndarray], case: str) -> None:
-    windows = _windows(from_json(data[f"{case}/settings"]))
-    steps = range(len(data[f"{case}/stream_long_indices"]))
-    streamed = [windows.long_in_stream(step) for step in steps]
-    batched = [windows.long_at_rate(step) for step in steps]
-    ours = {
-        "stream_long_indices": [rows.tolist() for rows in streamed],
-        "stream_num_masked": [windows.num_masked(rows) for rows in streamed],
-        "stream_new_long_frames": [windows.new_in_stream(step) for step in steps],
-        "batch_long_indices": [rows.tolist() for rows in batched],
-        "batch_num_masked": [windows.num_masked(rows) for rows in batched],
-        "same_window": [bool((a == b).all()) for a, b in zip(streamed, batched, strict=True)],
+CHECKERS = MappingProxyType(
+    {
+        "data_sampling": _data_sampling,
+        **lstr_function_checks.CHECKERS,
+        **lstr_network_checks.CHECKERS,
+        **lstr_stream_checks.CHECKERS,
+        **lstr_training_checks.CHECKERS,
     }
-    for key, rows in ours.items():
-        assert rows == data[f"{case}/{key}"].tolist(), key
-
-
-CHECKERS = MappingProxyType({"data_sampling": _data_sampling, "stream": _stream})
+)
