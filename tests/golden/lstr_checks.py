@@ -8,7 +8,6 @@ from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
-import pytest
 
 from loaders.windows import OnlineWindows, Window
 from tests.golden import lstr_function_checks, lstr_network_checks, lstr_stream_checks, lstr_training_checks

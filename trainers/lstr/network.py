@@ -33,6 +33,10 @@ class Module(NamedTuple):
     final_norm: bool
 
 
+PUBLISHED_ENCODER = (Module(16, 1, True), Module(32, 2, True))
+PUBLISHED_DECODER = Module(-1, 2, True)
+
+
 @dataclass(frozen=True)
 class LstrSpec:
     """What a network is. Sizes of a row in numbers; `num_long` N and `num_work` W in rows; defaults are the published ones.
@@ -48,8 +52,8 @@ class LstrSpec:
     width: int | None = 1024
     num_long: int = 512
     num_work: int = 32
-    encoder: tuple[Module, ...] = (Module(16, 1, True), Module(32, 2, True))
-    decoder: Module = Module(-1, 2, True)
+    encoder: tuple[Module, ...] = PUBLISHED_ENCODER
+    decoder: Module = PUBLISHED_DECODER
     num_heads: int = 16
     hidden: int = 1024
     dropout: float = 0.2
