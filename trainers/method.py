@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ingest.errors import ClipmillError
 from loaders import ClipBatch
 
-METHODS = ("sbp", "srtg")
+METHODS = ("lstr", "sbp", "srtg")
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,8 @@ import torch
 from tests.golden.fill import fill_input, fill_labels
 from tests.golden.vectors import close, from_json, no_unknown, read
 from trainers import per_frame_metrics as metrics
+from trainers.config import ScheduleConfig
+from trainers.engine.schedules import lr_factor
 from trainers.lstr.attention import causal_mask
 from trainers.lstr.losses import LOSSES, mce
 from trainers.lstr.network import PositionalEncoding
@@ -62,6 +64,28 @@ def _schedule(data: Data, name: str) -> None:
     expected = data[f"{name}/lr"]
     ours = np.array([plan.lr(first + i) for i in range(len(expected))])
     close(name, ours, expected, 1e-15, scale=1.0)
+    _engine_rates(settings, first, ours)
+
+
+def _engine_rates(settings: Mapping[str, Any], first: int, expected: np.ndarray) -> None:
+    """The engine's schedule, spelt as our recipes spell it, up to the end of the run (past it, ours stays at 0)."""
+    steps, epochs = settings["iters_per_epoch"], settings["num_epochs"]
+    warm = settings["name"].startswith("warmup")
+    schedule = ScheduleConfig(
+        name=settings["name"].removeprefix("warmup_"),
+        milestones=tuple(milestone - 1 for milestone in settings["milestones"]),
+        gamma=settings["gamma"],
+        first_step=1,
+        offset_warmup=False,
+        # The published warm-up has a whole number of iterations.
+        warmup_epochs=int(settings["warmup_epochs"] * steps) / steps if warm else 0.0,
+        warmup_start=settings["warmup_factor"],
+        warmup_curve=settings["warmup_method"],
+        warmup_to="multiply",
+    )
+    within = [(k, lr) for k, lr in enumerate(expected.tolist(), first) if k <= epochs * steps]
+    rates = [settings["base_lr"] * lr_factor(schedule, k - 1, steps, epochs) for k, _ in within]
+    close("engine", np.array(rates), np.array([lr for _, lr in within]), 1e-15, scale=1.0)
 
 
 def _criteria(data: Data, name: str) -> None:

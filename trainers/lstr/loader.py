@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from ingest.errors import ClipmillError
 from loaders.order import epoch_order, sample_rng
+from loaders.statistics import Statistics
 from loaders.telemetry import Stage
 from loaders.windows import OnlineWindows
 from trainers.lstr.data import FeatureDataset
@@ -44,10 +46,20 @@ class WindowBatch:
         return len(self.targets)
 
     @property
+    def labels(self) -> Tensor:
+        """Targets of all rows, (B x W, C)."""
+        return self.targets.flatten(0, 1)
+
+    @property
     def shape(self) -> tuple[int, ...]:
-        """(B, rows, 1, 1, numbers per row), as a batch of clips would have it."""
-        streams = [stream for stream in (self.visual, self.motion) if stream is not None]
-        return (len(self), streams[0].shape[1], 1, 1, sum(stream.shape[2] for stream in streams))
+        """(B, rows, 1, 1), as a batch of clips would have it."""
+        stream = self.motion if self.visual is None else self.visual
+        assert stream is not None
+        return (len(self), stream.shape[1], 1, 1)
+
+    def copied(self) -> WindowBatch:
+        """Itself: nothing writes to it again."""
+        return self
 
     def inputs(self, device: torch.device) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         """What the network takes, on `device`."""
@@ -88,10 +100,13 @@ class WindowLoader:
         self.dataset, self.windows, self.batch_size, self.training = dataset, windows, batch_size, training
         self.seed, self.depth, self.rank, self.world_size = seed, depth, rank, world_size
         self.epoch = 0
+        self.plan = None  # of batch shapes: windows have one
+        self.statistics = Statistics(max(depth, 1), depth + 1)
         self._position = 0
-        self._plan: tuple[int, np.ndarray] = (-1, np.empty((0, 2), np.int64))
+        self._plans: dict[int, np.ndarray] = {}
         self._pool: ThreadPoolExecutor | None = ThreadPoolExecutor(max_workers=max(depth, 1))
         if not len(self):
+            self.close()
             raise ClipmillError(
                 f"{dataset.root}: no session is longer than a work memory of {windows.work_length} rows"
                 f" ({len(dataset)} sessions).",
@@ -101,15 +116,17 @@ class WindowLoader:
 
     def items(self, epoch: int) -> np.ndarray:
         """(session, start) of every window of an epoch in its order, int64 (num, 2)."""
-        if self._plan[0] != epoch:
+        if epoch not in self._plans:
             found = [
                 (session, start)
                 for session in range(len(self.dataset))
                 for start in self.windows.starts(self.dataset.rows(session), offset=self._offset(epoch, session))
             ]
             items = np.array(found, np.int64).reshape(-1, 2)
-            self._plan = epoch, items[epoch_order(len(items), self.seed, epoch, shuffle=self.training)]
-        return self._plan[1]
+            order = epoch_order(len(items), self.seed, epoch, shuffle=self.training)
+            first = {0: self._plans[0]} if 0 in self._plans else {}
+            self._plans = {**first, epoch: items[order]}
+        return self._plans[epoch]
 
     def _offset(self, epoch: int, session: int) -> int:
         if not self.training:
@@ -122,9 +139,22 @@ class WindowLoader:
         return len(self.items(self.epoch))
 
     def __len__(self) -> int:
-        """Batches of the present epoch, of all ranks together."""
+        """Batches of the first epoch, of all ranks together. As published, schedules go by these; others differ a little."""
+        return self._num_batches(len(self.items(0)))
+
+    @property
+    def batches_left(self) -> int:
+        """Batches of the present epoch that are still to come."""
+        return self._num_batches(self.num_items) - self._position // (self.batch_size * self.world_size)
+
+    def _num_batches(self, num_items: int) -> int:
         step = self.batch_size * self.world_size
-        return self.num_items // step if self._drop_last else -(-self.num_items // step)
+        return num_items // step if self._drop_last else -(-num_items // step)
+
+    @property
+    def wait_s(self) -> float:
+        """Seconds that the caller has waited for batches."""
+        return self.statistics.wait_s
 
     @property
     def _drop_last(self) -> bool:
@@ -145,8 +175,12 @@ class WindowLoader:
                     waiting.append((place + step, pool.submit(self._make, mine, epoch, place)))
             if not waiting:
                 break
-            self._position, made = waiting.popleft()
-            yield made.result()
+            num_ready = sum(made.done() for _, made in waiting)
+            self._position, now = waiting.popleft()
+            started = time.perf_counter()
+            batch = now.result()
+            self.statistics.add((), time.perf_counter() - started, num_ready)
+            yield batch
         self.epoch, self._position = epoch + 1, 0
 
     def _make(self, items: np.ndarray, epoch: int, position: int) -> WindowBatch:
