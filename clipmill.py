@@ -13,6 +13,7 @@ from loaders.cli import MULTIPLE_VALUES as LOADER_VALUES
 from loaders.cli import app as loader_app
 from service.cli import push, serve
 from trainers.cli import demo, test, train
+from trainers.lstr.cli import app as lstr_app
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -22,6 +23,7 @@ app = typer.Typer(
 )
 app.add_typer(ingest_app, name="ingest")
 app.add_typer(loader_app, name="loader")
+app.add_typer(lstr_app, name="lstr")
 app.command("train")(train)
 app.command("test")(test)
 app.command("serve")(serve)

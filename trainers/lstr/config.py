@@ -21,7 +21,9 @@ class WindowData(Strict):
     """Arrays of features and targets. What data_info.json says is overridden by what is not None here."""
 
     root: Path | None = Field(None, description="folder of the arrays' folders; default: data_root of the entry")
-    info: Path | None = Field(None, description="data_info.json; default: <root>/data_info.json, else the published sessions")
+    info: Path | None = Field(
+        None, description="data_info.json; default: <root>/data_info.json, else the published sessions"
+    )
     name: str = Field("THUMOS", description="its entry")
     visual: str = "rgb_kinetics_resnet50"
     motion: str = "flow_kinetics_bninception"
@@ -37,7 +39,8 @@ class WindowData(Strict):
     batch_size: int = Field(16, ge=1, description="windows per step and device")
     depth: int = Field(2, ge=1, description="batches made ahead")
     validation: Literal["windows", "every-row"] = Field(
-        "windows", description="windows one after the other, quick and as published, or one for every row, as in the test"
+        "windows",
+        description="windows one after the other, quick and as published, or one for every row, as in the test",
     )
     test_views: tuple[int, int] = (1, 1)
 

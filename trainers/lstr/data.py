@@ -56,7 +56,9 @@ def read_data_info(path: Path, name: str, overrides: Mapping[str, Any] | None = 
     try:
         entries = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
-        raise ClipmillError(f"{path} cannot be read: {error}.", "Nothing was run.", "Name another with data.info.") from None
+        raise ClipmillError(
+            f"{path} cannot be read: {error}.", "Nothing was run.", "Name another with data.info."
+        ) from None
     if not isinstance(entries, dict) or name not in entries:
         known = ", ".join(entries) if isinstance(entries, dict) else "nothing"
         raise ClipmillError(

@@ -58,11 +58,11 @@ def _evaluate_windows(fabric: Fabric, method: Lstr, loader: WindowLoader) -> Onl
     parts: list[tuple[int, np.ndarray, np.ndarray, float]] = []
     shape: tuple[int, ...] = (0, 0, 0, 0)
     loader.load_state_dict(loader.state_dict() | {"position": 0})
-    for batch in speed.watch(iter(loader)):  # type: ignore[arg-type]
+    for batch in speed.watch(iter(loader)):
         with speed.measure("forward", len(batch)):
-            logits = method.predict(batch, fabric.device).float()  # type: ignore[arg-type]
+            logits = method.predict(batch, fabric.device).float()
         shape = shape if shape[0] else batch.shape
-        targets = batch.targets.flatten(0, 1)  # type: ignore[attr-defined]
+        targets = batch.targets.flatten(0, 1)
         loss = method.loss(logits.flatten(0, 1), targets.to(fabric.device))
         scores = logits.softmax(2).flatten(0, 1).cpu().numpy()
         parts.append((batch.position, scores, targets.numpy(), loss.item() * len(batch)))
@@ -70,12 +70,18 @@ def _evaluate_windows(fabric: Fabric, method: Lstr, loader: WindowLoader) -> Onl
     parts = sorted((part for rank in _from_all(fabric, parts) for part in rank), key=lambda part: part[0])
     if not parts:
         raise ClipmillError("there was no window to validate on.", "The run stops here; its checkpoints stay.")
-    scores, targets = (np.concatenate([part[i] for part in parts]) for i in (1, 2))  # type: ignore[misc]
+    scores, targets = (np.concatenate([part[i] for part in parts]) for i in (1, 2))
     count = len(scores) // loader.windows.num_work
     found = measure(targets, scores, loader.dataset, ScoringConfig(stages=False))
     figures = {"loss": sum(part[3] for part in parts) / count, "mean_average_precision": found["mean_AP"]}
     return OnlineEvaluation(
-        figures, torch.from_numpy(scores), torch.from_numpy(targets), count, rates, shape, extra=_about(found, loader.dataset)
+        figures,
+        torch.from_numpy(scores),
+        torch.from_numpy(targets),
+        count,
+        rates,
+        shape,
+        extra=_about(found, loader.dataset),
     )
 
 
@@ -136,10 +142,9 @@ def score_session(split: SplitLstr, config: MethodConfig, dataset: FeatureDatase
             short=config.inference.short,
         )
     stream = LSTRStream(split, windows, "exact" if config.inference.mode == "stream" else "reference")
-    result = VideoScores(
-        np.zeros((len(targets), split.spec.num_classes), np.float32), np.zeros(len(targets), bool)
-    )
-    for row in range(len(targets)):
+    result = VideoScores(np.zeros((len(targets), split.spec.num_classes), np.float32), np.zeros(len(targets), bool))
+    skipped = len(targets) < windows.work_length and config.inference.short == "skip"
+    for row in range(0 if skipped else len(targets)):
         score = stream.push(*(None if each is None else _row(each, row) for each in (visual, motion)))
         if score is not None:
             result.scores[row], result.decided[row] = score.cpu().numpy(), True
@@ -181,12 +186,16 @@ def _from_all(fabric: Fabric, mine: Any) -> list[Any]:
 
 def save_results(evaluation: OnlineEvaluation, folder: Path) -> None:
     """`test.npz`: `scores/<session>` and `targets/<session>`, (T, C) each; `test_table.json`: the figures by class and stage."""
-    arrays = {}
+    arrays: dict[str, Any] = {}
     for session, (scores, targets) in evaluation.sessions.items():
         arrays[f"scores/{session}"], arrays[f"targets/{session}"] = scores, targets
     with replacing(folder / "test.npz") as temporary, temporary.open("wb") as file:
         np.savez(file, **arrays)
-    table = {key: evaluation.extra[key] for key in ("metric", "mean_AP", "per_class_AP", "per_stage") if key in evaluation.extra}
+    table = {
+        key: evaluation.extra[key]
+        for key in ("metric", "mean_AP", "per_class_AP", "per_stage")
+        if key in evaluation.extra
+    }
     write_text(folder / "test_table.json", json.dumps(table, indent=2) + "\n")
 
 

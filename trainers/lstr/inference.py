@@ -65,12 +65,15 @@ def _rows_of(
     work: list[Rows] = []
     for begin in range(0, num_rows, 2048):
         end = min(begin + 2048, num_rows)
-        streams = [None if s is None else torch.as_tensor(np.asarray(s[begin:end]), dtype=torch.float32).to(device)
-                   for s in (visual, motion)]  # fmt: skip
+        streams = [None if each is None else _float(each[begin:end]).to(device) for each in (visual, motion)]
         if split.spec.num_long:
             long.append(split.long_rows(*streams))
         work.append(split.work_rows(*streams))
     return tuple(map(torch.cat, zip(*long, strict=True))), tuple(map(torch.cat, zip(*work, strict=True)))
+
+
+def _float(rows: np.ndarray | Tensor) -> Tensor:
+    return rows.float() if isinstance(rows, Tensor) else torch.from_numpy(np.array(rows, np.float32))
 
 
 def _first_window(

@@ -188,7 +188,7 @@ class LSTR(nn.Module):
         if not self.spec.mask_tokens and (not self.spec.encoder or self.spec.encoder[0].num_queries == SELF_ATTENTION):
             mask = None
         for queries, stack in zip(self.enc_queries, self.enc_modules, strict=True):
-            if queries is None:
+            if not isinstance(queries, nn.Embedding):
                 tokens = stack(tokens, padding_mask=mask)
             else:
                 asked = queries.weight[:, None].expand(-1, tokens.shape[1], -1)

@@ -10,15 +10,15 @@ Sequences are (T, B, D) as in the network; results equal its forward up to round
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import linear, scaled_dot_product_attention
 
 from trainers.lstr.attention import Attention, causal_mask
-from trainers.lstr.layers import DecoderLayer, DecoderStack, EncoderLayer
+from trainers.lstr.layers import DecoderLayer, EncoderLayer
 from trainers.lstr.network import LSTR, SELF_ATTENTION
 
 Rows = tuple[Tensor, ...]
@@ -50,7 +50,9 @@ class SplitLstr:
     def __init__(self, model: LSTR) -> None:
         self.model = model.eval()
         self.spec = model.spec
-        self._layers = list(model.dec_modules.layers)
+        self._layers: list[Any] = list(model.dec_modules.layers)
+        self._stacks: list[Any] = list(model.enc_modules)
+        self._queries = [None if each is None else each.weight[:, None] for each in _modules(model.enc_queries)]
         pe = model.pos_encoding.pe
         n = self.spec.num_long
         self._work_pe = pe[n : n + self.spec.num_work]
@@ -59,8 +61,8 @@ class SplitLstr:
             self._work_qkv = linear(self._work_pe, first.in_proj_weight, first.in_proj_bias)
         self.has_queries = bool(n and self.spec.encoder) and self.spec.encoder[0].num_queries != SELF_ATTENTION
         self._asked = [
-            _asked(stack, queries.weight[:, None]) if queries is not None and len(stack.layers) else None
-            for queries, stack in zip(model.enc_queries, model.enc_modules, strict=True)
+            _asked(stack, queries) if queries is not None and len(stack.layers) else None
+            for queries, stack in zip(self._queries, self._stacks, strict=True)
         ]
         self._long_pe = pe[:n]
         self.folds = self.has_queries and self._asked[0] is not None
@@ -70,7 +72,7 @@ class SplitLstr:
     def _fold_first_module(self) -> None:
         asked = self._asked[0]
         assert asked is not None
-        layers = self.model.enc_modules[0].layers
+        layers = self._stacks[0].layers
         attention = layers[0].multihead_attn
         dim, heads = self.spec.dim, self.spec.num_heads
         weight, bias = attention.in_proj_weight, attention.in_proj_bias
@@ -96,7 +98,7 @@ class SplitLstr:
         if not self.folds:
             return (x,)
         dim = self.spec.dim
-        first, *others = self.model.enc_modules[0].layers
+        first, *others = self._stacks[0].layers
         rows = [linear(x, self._scorer), linear(x, first.multihead_attn.in_proj_weight[2 * dim :])]
         return (*rows, *(linear(x, layer.multihead_attn.in_proj_weight[dim:]) for layer in others))
 
@@ -114,7 +116,7 @@ class SplitLstr:
         """
         if not self.folds:
             return self._first_plainly(rows[0] + self._long_pe[-len(rows[0]) :], mask)
-        stack = self.model.enc_modules[0]
+        stack = self._stacks[0]
         first, *others = stack.layers
         asked, heads = self._asked[0], self.spec.num_heads
         assert asked is not None
@@ -138,22 +140,20 @@ class SplitLstr:
     def _first_plainly(self, tokens: Tensor, mask: Tensor | None) -> Tensor:
         if not self.spec.encoder:
             return tokens
-        stack, queries = self.model.enc_modules[0], self.model.enc_queries[0]
+        stack, queries = self._stacks[0], self._queries[0]
         if queries is None:
             return stack(tokens, padding_mask=mask if self.spec.mask_tokens else None)
-        return stack(queries.weight[:, None].expand(-1, tokens.shape[1], -1), tokens, padding_mask=mask)
+        return stack(queries.expand(-1, tokens.shape[1], -1), tokens, padding_mask=mask)
 
     def remember(self, compressed: Tensor, mask: Tensor | None = None) -> Memory:
         """The other encoder modules, and the decoder's keys and values. `mask` is the one that `compress` was given."""
         tokens = compressed
         mask = None if self.has_queries or not self.spec.mask_tokens else mask
-        for stack, queries, asked in list(
-            zip(self.model.enc_modules, self.model.enc_queries, self._asked, strict=True)
-        )[1:]:
+        for stack, queries, asked in list(zip(self._stacks, self._queries, self._asked, strict=True))[1:]:
             if queries is None:
                 tokens = stack(tokens, padding_mask=mask)
             elif asked is None:
-                tokens, mask = stack(queries.weight[:, None].expand(-1, tokens.shape[1], -1), tokens), None
+                tokens, mask = stack(queries.expand(-1, tokens.shape[1], -1), tokens), None
             else:
                 first, *others = stack.layers
                 keys, values = _keys_values(first.multihead_attn, tokens)
@@ -203,7 +203,11 @@ class SplitLstr:
         return layer.norm1(x + _attend(layer.self_attn, query, keys, values, mask))
 
 
-def _asked(stack: DecoderStack, queries: Tensor) -> Tensor:
+def _modules(modules: nn.ModuleList) -> list[Any]:
+    return list(modules)
+
+
+def _asked(stack: Any, queries: Tensor) -> Tensor:
     """Queries (n, 1, D) after they have looked at each other in the first layer: the same for every window."""
     first = stack.layers[0]
     return first.norm1(queries + first.self_attn(queries, queries))
@@ -227,8 +231,8 @@ def _after_memory(layer: DecoderLayer, x: Tensor, keys: Tensor, values: Tensor, 
 
 def _attend(attention: Attention, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
     """Attention from projected queries (T, B, D), keys and values (S, B, D)."""
-    heads = [x.unflatten(2, (attention.num_heads, -1)).permute(1, 2, 0, 3) for x in (query, keys, values)]
-    out = scaled_dot_product_attention(*heads, attn_mask=mask)
+    q, k, v = (x.unflatten(2, (attention.num_heads, -1)).permute(1, 2, 0, 3) for x in (query, keys, values))
+    out = scaled_dot_product_attention(q, k, v, attn_mask=mask)
     return attention.out_proj(out.permute(2, 0, 1, 3).flatten(2))
 
 
@@ -257,8 +261,3 @@ def windows_of_rows(rows: Rows, first: int, num_windows: int, length: int, rate:
         each[first:].as_strided((length, num_windows, each.shape[1]), (rate * each.shape[1], each.shape[1], 1))
         for each in rows
     )
-
-
-def stacked(rows: Sequence[Rows]) -> Rows:
-    """Rows one after the other."""
-    return tuple(torch.cat(parts) for parts in zip(*rows, strict=True))
