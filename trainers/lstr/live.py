@@ -162,14 +162,14 @@ class ScoreServer:
         request.send_header("Content-Type", "text/event-stream")
         request.send_header("Cache-Control", "no-store")
         request.end_headers()
-        sent = -1
+        sent = None
         while True:
             with self._news:
-                self._news.wait_for(lambda: self._over or (self._latest is not None and self._latest.row > sent))
+                while not self._over and self._latest is sent:
+                    self._news.wait()
                 latest = self._latest
-                if self._over and (latest is None or latest.row <= sent):
-                    return
-            assert latest is not None
+            if latest is None or latest is sent:
+                return
             request.wfile.write(f"id: {latest.row}\ndata: {latest.json()}\n\n".encode())
             request.wfile.flush()
-            sent = latest.row
+            sent = latest
