@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from trainers.lstr.extract import FrameSpec, extract, features_of, frames_of
-from trainers.lstr.live import ScoreServer, live_scores, rows_of
 
 from clipmill import main
 from ingest.demo import make_untrimmed
 from ingest.errors import ClipmillError
 from ingest.ffmpeg import encode_h264
 from tests.trainers.lstr.networks import SMALL, make, windows_for
+from trainers.lstr.extract import FrameSpec, extract, features_of, frames_of
 from trainers.lstr.inference import score_video
+from trainers.lstr.live import ScoreServer, live_scores, rows_of
 from trainers.lstr.split import SplitLstr
 from trainers.lstr.stream import LSTRStream
 

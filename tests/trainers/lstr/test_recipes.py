@@ -66,7 +66,7 @@ def test_ages_are_accepted_and_checked() -> None:
 
 def test_features_of_unknown_width_must_say_it() -> None:
     config = load(find("thumos", "lstr"), ["data.visual=my_features"], MethodConfig)
-    with pytest.raises(ClipmillError, match="data[.]visual_size"):
+    with pytest.raises(ClipmillError, match=r"data\.visual_size"):
         create(config, 22)
     assert load(
         find("thumos", "lstr"), ["data.visual=my_features", "data.visual_size=77", "model.modality=visual"], MethodConfig
