@@ -51,7 +51,7 @@ def write_set(root: Path, seed: int = 0) -> None:
     (root / "data_info.json").write_text(json.dumps({"Tiny": entry}))
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def one_thread() -> Iterator[None]:
     """Tiny matrices: threads would only wait for each other."""
     before = torch.get_num_threads()
