@@ -3,6 +3,7 @@
     python -m tests.benchmarks.bench_lstr batch      windows per second, growing and full long memory, against plain forwards
     python -m tests.benchmarks.bench_lstr stream     an hour of video row by row: latency and memory
     python -m tests.benchmarks.bench_lstr train      a training step, fused attention against the formula
+    python -m tests.benchmarks.bench_lstr table      the table of docs/methods/lstr.md from the results
 
 Each part replaces its own figures in results/lstr.json.
 """
@@ -11,11 +12,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import resource
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,6 +39,8 @@ WINDOWS = OnlineWindows(32, 1, 2048, 4)
 """8 s of work memory, 512 s of long memory at every 4th row, 4 rows per second."""
 
 SPEC = LstrSpec(num_classes=22)
+
+DOCS = Path(__file__).parents[2] / "docs" / "methods" / "lstr.md"
 
 
 def network(dropout: float = 0.2) -> LSTR:
@@ -153,13 +158,55 @@ def train(batch_size: int, repeats: int = 4) -> dict[str, Any]:
     return figures
 
 
+def table(figures: dict[str, Any]) -> str:
+    """What the documentation says of them."""
+    lines = ["| | |", "|---|---|"]
+    if "batch" in figures:
+        part = figures["batch"]
+        lines.append(f"| one forward per window | {part['plain_windows_per_s']:.1f} windows/s |")
+        for name, text in (
+            ("whole", "`batch`, whole video"),
+            ("filling", "... while the long memory fills (8.7 min)"),
+            ("full", "... once it is full"),
+        ):
+            rate, times = part[f"{name}_windows_per_s"], part[f"{name}_times_plain"]
+            lines.append(f"| {text} | {rate:.1f} windows/s, {times:.1f} times |")
+        lines.append(f"| largest difference of a probability | {part['largest_difference']:.1g} |")
+    if "stream" in figures:
+        part = figures["stream"]
+        for name, text in (("filling", "`stream`, per row, while it fills"), ("full", "... once it is full")):
+            lines.append(f"| {text} | p50 {part[f'{name}_p50_ms']:.1f} ms, p99 {part[f'{name}_p99_ms']:.1f} ms |")
+        first, *_, last = part["peak_mib_after_eighths"]
+        hours = part["rows"] / 14400
+        lines.append(
+            f"| peak memory after an eighth and at the end of {hours:.2g} h | {first:,.0f} MiB, {last:,.0f} MiB |"
+        )
+    if "train" in figures:
+        part = figures["train"]
+        for dropout in (0.2, 0.0):
+            fused, plain = (part[f"{kind}_s_dropout_{dropout}"] for kind in ("fused", "formula"))
+            what = f"training step, {part['batch_size']} windows, dropout {dropout:g}"
+            lines.append(f"| {what} | {fused:.2f} s; attention by the formula {plain:.2f} s |")
+    return "\n".join(lines) + "\n"
+
+
+def fill_docs() -> None:
+    text = DOCS.read_text(encoding="utf-8")
+    figures = json.loads((RESULTS / "lstr.json").read_text())["figures"]
+    marked = re.compile(r"(<!-- lstr.json -->\n).*?(<!-- end -->)", re.S)
+    DOCS.write_text(marked.sub(lambda found: found[1] + table(figures) + found[2], text), encoding="utf-8")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("part", choices=["batch", "stream", "train"])
+    parser.add_argument("part", choices=["batch", "stream", "train", "table"])
     parser.add_argument("--rows", type=int, help="rows of the video; default 4,800 (batch), 14,400 = an hour (stream)")
     parser.add_argument("--batch-size", type=int, default=4)
     arguments = parser.parse_args()
     torch.set_num_threads(THREADS)
+    if arguments.part == "table":
+        fill_docs()
+        return
     if arguments.part == "batch":
         figures = batch(arguments.rows or 4800)
     elif arguments.part == "stream":

@@ -202,7 +202,7 @@ def _data(overrides: list[str], results: Path) -> Any:
     from trainers.lstr.config import WindowData
 
     given = dict(each.removeprefix("data.").split("=", 1) for each in overrides if "=" in each)
-    return WindowData(**given)  # type: ignore[arg-type]
+    return WindowData.model_validate(given)
 
 
 def _backbone(

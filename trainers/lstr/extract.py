@@ -28,7 +28,7 @@ from ingest.rates import RateSampler
 from ingest.stores.frames_npy import open_frames
 from ingest.video import Scaler, Video, displayed_size, file_digest, is_video_name, timed_frames, to_rgb
 from trainers.backbones.resnet import DEPTHS, ResNet, load_resnet
-from trainers.engine.weights import load_matching, read_checkpoint
+from trainers.engine.weights import LoadReport, load_matching, read_checkpoint
 from trainers.srtg.checkpoints import load_published as load_srtg
 from trainers.srtg.network import NETWORKS, build
 
@@ -78,6 +78,7 @@ def build_backbone(name: str, weights: Path | None, *, width: int = 64, seed: in
     """
     images = {f"resnet{depth}": depth for depth in DEPTHS}
     torch.manual_seed(seed)
+    report: LoadReport | None = None
     try:
         if name in images:
             network: nn.Module = ResNet(images[name])
@@ -85,7 +86,7 @@ def build_backbone(name: str, weights: Path | None, *, width: int = 64, seed: in
             model: nn.Module = _Pooled(network)
         elif name in NETWORKS:
             model = build(name, 2, width=width)
-            model.fc = nn.Identity()
+            model.fc = nn.Identity()  # type: ignore[assignment]
             if weights:
                 content = read_checkpoint(weights)
                 report = (
@@ -101,7 +102,7 @@ def build_backbone(name: str, weights: Path | None, *, width: int = 64, seed: in
             )
     except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
         raise ClipmillError(f"{weights}: {error}", "No features were made.", "Give weights of that backbone.") from None
-    if weights and report is not None and report.missing:
+    if weights is not None and report is not None and report.missing:
         print(f"{weights.name}: {report}")
     return model.eval().requires_grad_(False)
 

@@ -119,3 +119,11 @@ def test_what_does_not_fit_is_said(recipe: Path, tmp_path: Path, override: str, 
     with pytest.raises(ClipmillError, match=message):
         folder = trained(recipe, tmp_path / "run", override, "train.epochs=1", "train.report=false")
         run_test(folder / "checkpoints" / "best.pt", [], "lstr")
+
+
+def test_a_dry_run_says_what_would_be_run(recipe: Path) -> None:
+    from trainers.dry_run import plan_run
+
+    plan = plan_run(load(recipe, [], MethodConfig))
+    assert plan["data"]["classes"] == 5 and plan["first_batch"] == [4, 16, 1, 1]
+    assert plan["models"]["model"]["parameters"] > 0 and plan["forward_flops_per_clip"] > 0
