@@ -30,7 +30,7 @@ Cases = Iterable[tuple[str, Callable[[], None]]]
 Data = Mapping[str, np.ndarray]
 
 _OPTIMIZER = (
-    "optimizer|base_lr|weight_decay|momentum|scheduler|warmup_factor|warmup_epochs|num_epochs|iters_per_epoch"
+    "optimizer|base_lr|weight_decay|momentum|scheduler|warmup_(factor|epochs|method)|milestones|gamma|num_epochs|iters_per_epoch"
     "|batch_size|salt|seed|torch_manual_seed_before_do_train|(train|test)_sessions"
 )
 
@@ -65,8 +65,11 @@ def _plan(settings: Mapping[str, Any], epoch_steps: int) -> LrPlan:
         base_lr=settings["base_lr"],
         epoch_steps=epoch_steps,
         epochs=settings["num_epochs"],
-        warmup_epochs=settings["warmup_epochs"],
-        warmup_factor=settings["warmup_factor"],
+        warmup_epochs=settings.get("warmup_epochs", 0.0),
+        warmup_factor=settings.get("warmup_factor", 0.3),
+        warmup_method=settings.get("warmup_method", "linear"),
+        milestones=tuple(settings.get("milestones", ())),
+        gamma=settings.get("gamma", 0.1),
     )
 
 
@@ -131,12 +134,11 @@ def _loop(data: Data, case: str) -> None:
     }  # fmt: skip
     targets = {session: data[f"{case}/target/{session}"].astype(np.float32) for session in streams}
     samples = data[f"{case}/samples"]
-    _same_windows(samples, windows, trained, settings)
+    first_epoch = _same_windows(samples, windows, trained, settings)
 
     model = fill(build(settings), data[f"{case}/names"], data[f"{case}/shapes"], salt)
     optimizer = _optimizer(model, settings)
-    first_epoch = len(data[f"{case}/is_train"]) // settings["num_epochs"]
-    plan = _plan(settings, int(data[f"{case}/is_train"][:first_epoch].sum()))
+    plan = _plan(settings, first_epoch)
     k = 0
     phases: list[list[tuple[float, int, np.ndarray, np.ndarray]]] = []
     for iteration, is_train in enumerate(data[f"{case}/is_train"].tolist()):
@@ -171,6 +173,7 @@ def _loop(data: Data, case: str) -> None:
             np.concatenate([f.scores for f in predictions.values()]).astype(np.float64),
         ),
         [str(c) for c in range(settings["num_classes"])],
+        metric=_metric(settings),
         ignore_index=settings["ignore_index"],
     )
     line = str(data[f"{case}/inference_log"][0])
@@ -181,6 +184,10 @@ def _loop(data: Data, case: str) -> None:
 
 def _process(settings: Mapping[str, Any]) -> PostProcessing:
     return thumos() if settings["data_name"] == "THUMOS" else PostProcessing()
+
+
+def _metric(settings: Mapping[str, Any]) -> Any:
+    return "cAP" if settings["data_name"] == "TVSeries" else "AP"
 
 
 def _item(
@@ -197,19 +204,25 @@ def _phase_starts(is_train: np.ndarray) -> set[int]:
 
 def _same_windows(
     samples: np.ndarray, windows: OnlineWindows, sessions: list[tuple[str, int]], settings: Mapping[str, Any]
-) -> None:
-    """The windows of each training epoch are those that our starts give with the authors' draws."""
+) -> int:
+    """The windows of each training epoch are those that our starts give with the authors' draws.
+
+    Returns the number of iterations of the first epoch, which their schedule goes by throughout.
+    """
     rng = np.random.RandomState(settings["seed"])
     drawn = samples[samples[:, 1] == 1]
-    epochs = np.split(drawn, np.flatnonzero(np.diff(drawn[:, 0]) > 1) + 1)
-    assert len(epochs) == settings["num_epochs"]
-    for epoch in epochs:
+    counts = []
+    for _ in range(settings["num_epochs"]):
         ours = [
             (number, start)
             for number, (_, rows) in enumerate(sessions)
             for start in windows.starts(rows, offset=int(rng.randint(windows.work_length))).tolist()
         ]
+        epoch, drawn = drawn[: len(ours)], drawn[len(ours) :]
         assert sorted(ours) == sorted(map(tuple, epoch[:, 2:].tolist()))
+        counts.append(-(-len(ours) // settings["batch_size"]))
+    assert not len(drawn)
+    return counts[0]
 
 
 def _log(data: Data, case: str, phases: list[list[Any]], settings: Mapping[str, Any]) -> None:
@@ -222,7 +235,9 @@ def _log(data: Data, case: str, phases: list[list[Any]], settings: Mapping[str, 
             assert abs(mean - expected) < 1e-4, (line, mean)
         targets, scores = (np.concatenate([part[i] for part in test]) for i in (2, 3))
         names = [str(c) for c in range(settings["num_classes"])]
-        found = per_frame(*_process(settings)(targets, scores), names, ignore_index=settings["ignore_index"])
+        found = per_frame(
+            *_process(settings)(targets, scores), names, metric=_metric(settings), ignore_index=settings["ignore_index"]
+        )
         assert abs(found["mean_AP"] - figure) < 2e-4, (line, found["mean_AP"])
 
 
