@@ -171,3 +171,17 @@ def test_windows_must_be_those_of_the_network() -> None:
         LSTRStream(make(SMALL), OnlineWindows(5, 1, 8, 1))
     with pytest.raises(ValueError, match="exact"):
         LSTRStream(make(SMALL), windows_for(SMALL, 1), "fast")  # type: ignore[arg-type]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_gives_the_scores_of_the_cpu() -> None:
+    model = make(SMALL)
+    windows = windows_for(SMALL, long_rate=4)
+    streams = streams_of(model, LONG_VIDEO)
+    expected = score_video(SplitLstr(model), windows, *streams).scores
+    split = SplitLstr(model.cuda())
+    np.testing.assert_allclose(score_video(split, windows, *streams).scores, expected, atol=1e-4)
+    stream = LSTRStream(split, windows)
+    scores = torch.stack([stream.push(*rows) for rows in zip(*streams, strict=True)]).cpu()
+    np.testing.assert_allclose(scores.numpy(), expected, atol=1e-4)
