@@ -14,7 +14,7 @@ import pytest
 from ingest.targets import Segment, frame_targets, num_target_rows
 from loaders.sampling import Dense, kept_frames
 from loaders.windows import OnlineWindows, Window
-from tests.golden import sbp_model_checks
+from tests.golden import sbp_e2e_checks, sbp_function_checks, sbp_model_checks
 from tests.golden.rngs import TorchRng
 from tests.golden.vectors import from_json, no_unknown, read
 
@@ -33,7 +33,9 @@ def _functions(path: Path) -> Cases:
         yield from _layers(data)
     if "perframe_label/rows" in data:
         yield from _targets(data)
+    yield from sbp_function_checks.functions(data)
     known = {"kinetics_clip_ids", "partial_feedback_frames", "oad_layers", "layers", "perframe_label"}
+    known |= sbp_function_checks.KNOWN | {key for key in data if key.startswith("param_groups_")}
     for group in sorted({key.partition("/")[0] for key in data} - known):
         yield group, partial(pytest.fail, f"not checked by anything here: {group}")
 
@@ -147,13 +149,7 @@ def _end_to_end(path: Path) -> Cases:
     runs = [run for run in settings["runs"] if run["mode"] == "sbp"]
     for run in runs:
         yield f"{run['tag']}/frames", partial(_run_frames, data, run, frames)
-    known = {"settings", *(f"{run['tag']}/{key}" for run in runs for key in _FRAMES)}
-    others = sorted(set(data) - known)
-    if others:
-        yield "model", partial(pytest.fail, f"not checked by anything here: {', '.join(others)}")
-
-
-_FRAMES = ("grad_idx", "no_grad_idx")
+    yield from sbp_e2e_checks.cases(path)
 
 
 def _run_frames(data: Mapping[str, np.ndarray], run: dict[str, Any], frames: int) -> None:

@@ -83,14 +83,17 @@ def attend(
 
     `bias` (heads, Q, N), or (nW, heads, Q, N) where windows differ; `mask` (nW, Q, N); W is a multiple of nW.
     """
+    shape = q.shape
+    if mask is not None or bias.ndim == 4:
+        # Windows of one grid side by side: sums in place on a view of them would copy every gradient.
+        grid = len(bias) if mask is None else len(mask)
+        q, k, v = (each.unflatten(0, (-1, grid)) for each in (q, k, v))
     scores = (q * scale) @ k.transpose(-2, -1)
-    per_grid = scores.view(-1, *bias.shape) if bias.ndim == 4 else scores
-    per_grid += bias.to(scores.dtype)
+    scores += bias.to(scores.dtype)
     if mask is not None:
-        grids = scores.view(-1, len(mask), *scores.shape[1:])
-        grids += mask[:, None].to(scores.dtype)
+        scores += mask[:, None].to(scores.dtype)
     weights = scores.softmax(-1).to(v.dtype)
-    return (weights if dropout is None else dropout(weights)) @ v
+    return ((weights if dropout is None else dropout(weights)) @ v).view(shape)
 
 
 class Mlp(nn.Module):

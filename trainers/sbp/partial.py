@@ -73,6 +73,12 @@ class _Partial(Function):
         return None, *found
 
 
+@torch.compiler.disable
+def _apply(plan: _Plan, x: Tensor, *tensors: Tensor) -> Tensor:
+    """Compilers leave it as it is: they cannot follow a gradient that is taken inside a backward pass."""
+    return _Partial.apply(plan, x, *tensors)
+
+
 def _precision(kind: str) -> Callable[[], AbstractContextManager[object]]:
     """What makes the present autocast again on devices of a kind.
 
@@ -99,7 +105,7 @@ def partial_backward(
     that mix positions (attention, convolution). `tensors` are parameters and whatever else gets a gradient.
     `dropped(dy)`, if given, is added to the gradient of x: what a shortcut passes on where nothing else does.
     """
-    return _Partial.apply(_Plan(full, kept, select, _same, _unchanged, dropped), x, *tensors)
+    return _apply(_Plan(full, kept, select, _same, _unchanged, dropped), x, *tensors)
 
 
 def partial_selected(
@@ -111,7 +117,7 @@ def partial_selected(
     tensors: Sequence[Tensor] = (),
 ) -> Tensor:
     """The same where `kept` needs `select(x)` only, which is all that is saved; `restore` puts its gradient into zeros."""
-    return _Partial.apply(_Plan(full, kept, select, select, restore), x, *tensors)
+    return _apply(_Plan(full, kept, select, select, restore), x, *tensors)
 
 
 def recompute(step: Step, x: Tensor, tensors: Sequence[Tensor] = ()) -> Tensor:
