@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ingest.errors import ClipmillError
 from loaders import ClipBatch
 
-METHODS = ("lstr", "sbp", "srtg")
+METHODS = ("lstr", "sbp", "sbp_e2e", "srtg")
 
 
 @dataclass(frozen=True)
