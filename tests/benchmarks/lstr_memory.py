@@ -18,6 +18,7 @@ import argparse
 import json
 import re
 import statistics
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ CLASSES = ["Background", "RiseAfterTurn", "RiseAfterRight"]
 
 RECIPE = """
 method: lstr
-data: {{root: {root}, name: Memory, visual: energy, visual_size: 96, batch_size: 16}}
+data: {{root: {root}, name: Memory, visual: energy, visual_size: 97, batch_size: 16}}
 model:
   {{modality: visual, long_seconds: {long_seconds}, long_rate: 4, work_seconds: 8, width: 64, num_heads: 4, hidden: 64, dropout: 0.1,
   encoder: [[8, 1, true], [8, 1, true]], decoder: [-1, 2, true]}}
@@ -76,7 +77,7 @@ def timeline(rng: np.random.Generator) -> tuple[list[Span], np.ndarray]:
 
 
 class MotionEnergy(torch.nn.Module):
-    """Clips (B, T, H, W), grey, to (B, 96): energies of random filters whose mean over time is 0."""
+    """Clips (B, T, H, W), grey, to (B, 96): amplitudes of random filters whose mean over time is 0."""
 
     def __init__(self, num_filters: int = 96, seed: int = 0) -> None:
         super().__init__()
@@ -88,11 +89,37 @@ class MotionEnergy(torch.nn.Module):
     @torch.inference_mode()
     def forward(self, clips: torch.Tensor) -> torch.Tensor:
         answers = torch.nn.functional.conv3d(clips[:, None], self.filters, stride=(1, 3, 3))
-        return (answers.square().mean((2, 3, 4)) + 1e-2).log()
+        return answers.square().mean((2, 3, 4)).sqrt()
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """What of the amplitudes (T, 96) tells motions apart: how a row departs from the mean pattern of things that move.
+
+    Rows in which nothing moves become 0. Its constants are those of the first videos.
+    """
+
+    level: float
+    pattern: np.ndarray
+    spread: np.ndarray
+
+    @classmethod
+    def of(cls, amplitudes: np.ndarray) -> Contrast:
+        levels = amplitudes.mean(1)
+        moving = levels > 0.25 * levels.max()
+        patterns = amplitudes[moving] / levels[moving, None]
+        return cls(0.1 * float(np.median(levels[moving])), patterns.mean(0), patterns.std(0))
+
+    def __call__(self, amplitudes: np.ndarray) -> np.ndarray:
+        """Float32 (T, 97), the last how much moves."""
+        levels = amplitudes.mean(1, keepdims=True)
+        share = levels / (levels + self.level)
+        departures = (amplitudes / np.maximum(levels, 1e-6) - self.pattern) / self.spread
+        return np.concatenate([share**2 * departures, share], 1).astype(np.float32)
 
 
 def make_video(index: int) -> tuple[np.ndarray, np.ndarray]:
-    """Features float32 (T, 96) and targets uint8 (T, 3) of one video: a function of its number."""
+    """Amplitudes float32 (T, 96) and targets uint8 (T, 3) of one video: a function of its number."""
     rng = np.random.default_rng([17, index])
     spans, classes = timeline(rng)
     scene = random_scene((SIDE_PX, SIDE_PX), rng)
@@ -106,16 +133,15 @@ def make_video(index: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def make_set(root: Path) -> None:
-    """The features and targets of all videos, each written once; standardised with constants of the first video."""
+    """The features and targets of all videos, each written once."""
     for folder in ("energy", "target_perframe"):
         (root / folder).mkdir(parents=True, exist_ok=True)
-    first, _ = make_video(0)
-    mean, std = first.mean(0), first.std(0)
+    contrast = Contrast.of(np.concatenate([make_video(index)[0] for index in range(4)]))
     sessions = [f"video_{index:03}" for index in range(NUM_TRAIN + NUM_TEST)]
     for index, session in enumerate(sessions):
         if not (root / "target_perframe" / f"{session}.npy").exists():
-            features, targets = make_video(index)
-            np.save(root / "energy" / f"{session}.npy", (features - mean) / std)
+            amplitudes, targets = make_video(index)
+            np.save(root / "energy" / f"{session}.npy", contrast(amplitudes))
             np.save(root / "target_perframe" / f"{session}.npy", targets)
     entry = {
         "data_root": ".",

@@ -49,8 +49,8 @@ def score_video(
     _first_window(split, windows, long, work, int(starts[0]), result)
     for begin, memory, num_windows in _later_windows(split, windows, long, len(starts), block):
         span = windows_of_rows(work, begin, num_windows, windows.num_work, windows.work_rate)
-        decided = slice(begin + windows.work_length - windows.work_rate, None)
-        rows = np.arange(num_rows)[decided][:num_windows]
+        first = begin + windows.work_length - windows.work_rate
+        rows = slice(first, first + num_windows)
         result.scores[rows] = split.decide(span, memory).float().softmax(1).cpu().numpy()
         result.decided[rows] = True
     return result
