@@ -99,13 +99,15 @@ def test(
     method: _Method,
     checkpoint: Annotated[Path, typer.Option(help="A checkpoint of a run.")],
     overrides: _Overrides = None,
+    mode: Annotated[str | None, typer.Option(help="lstr: batch, stream or stream-reference.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
     """Test a checkpoint on the test split with all its views. Writes test.json and test.npz into the run's folder."""
     _sleep_at_barriers()
     from trainers.session import run_test
 
-    figures = run_test(checkpoint, overrides or [], method)
+    chosen = [] if mode is None else [f"inference.mode={mode}"]
+    figures = run_test(checkpoint, [*(overrides or []), *chosen], method)
     if as_json:
         print(json.dumps(figures, indent=2))
         return

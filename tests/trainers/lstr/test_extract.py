@@ -152,7 +152,7 @@ def test_from_videos_to_live_scores_by_the_command_line(tmp_path: Path, capsys: 
     run = tmp_path / "run"
     run_ok(["train", "lstr", "--config", "thumos", "--out", str(run), *options])
     best = str(run / "checkpoints" / "best.pt")
-    run_ok(["test", "lstr", "--checkpoint", best, "inference.mode=stream"])
+    run_ok(["test", "lstr", "--checkpoint", best, "--mode", "stream"])
     capsys.readouterr()
     run_ok(["lstr", "stream", str(made.videos[0]), "--checkpoint", best, *backbone, "--json"])
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
