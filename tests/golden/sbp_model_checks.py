@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from tests.golden.fill import fill_labels, fill_parameter
 from tests.golden.vectors import filled_input, from_json, no_unknown, read
+from trainers.backbones.resnet import DEPTHS
 from trainers.backbones.swin_weights import load_image_swin, load_video_swin
 from trainers.backbones.video_swin import add_branch
 from trainers.backbones.windows3d import Windows, relative_position_index, shift_mask
@@ -83,7 +84,9 @@ def gradient_norms(own: Mapping[str, Tensor], names: np.ndarray, expected: np.nd
 
 # Backbones: backbones.npz
 
-_BACKBONES = {"r18": "resnet18", "r34": "resnet34", "r50": "resnet50", "r101": "resnet101", "r152": "resnet152"}
+_BACKBONES = {f"r{depth}": f"resnet{depth}" for depth in DEPTHS} | {
+    f"resnet{depth}": f"resnet{depth}" for depth in DEPTHS
+}
 
 
 def _backbones(path: Path) -> Cases:

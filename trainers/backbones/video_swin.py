@@ -83,17 +83,49 @@ def attend(
 
     `bias` (heads, Q, N), or (nW, heads, Q, N) where windows differ; `mask` (nW, Q, N); W is a multiple of nW.
     """
+    if dropout is None and not torch.is_grad_enabled():
+        return _attend_in_parts(q, k, v, bias, mask, scale)
     shape = q.shape
     if mask is not None or bias.ndim == 4:
         # Windows of one grid side by side: sums in place on a view of them would copy every gradient.
-        grid = len(bias) if mask is None else len(mask)
-        q, k, v = (each.unflatten(0, (-1, grid)) for each in (q, k, v))
+        q, k, v = (each.unflatten(0, (-1, len(bias if mask is None else mask))) for each in (q, k, v))
+    return _attend(q, k, v, bias, mask, scale, dropout).view(shape)
+
+
+def _attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    bias: Tensor,
+    mask: Tensor | None,
+    scale: float,
+    dropout: Callable[[Tensor], Tensor] | None = None,
+) -> Tensor:
     scores = (q * scale) @ k.transpose(-2, -1)
     scores += bias.to(scores.dtype)
     if mask is not None:
         scores += mask[:, None].to(scores.dtype)
     weights = scores.softmax(-1).to(v.dtype)
-    return ((weights if dropout is None else dropout(weights)) @ v).view(shape)
+    return (weights if dropout is None else dropout(weights)) @ v
+
+
+def _attend_in_parts(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, mask: Tensor | None, scale: float) -> Tensor:
+    """The same without a graph, some windows at a time: scores of all would be several times the tokens."""
+    grid = len(q) if mask is None and bias.ndim == 3 else len(bias if mask is None else mask)
+    shape = q.shape
+    q, k, v = (each.unflatten(0, (-1, grid)) for each in (q, k, v))
+    out = torch.empty(q.shape, dtype=v.dtype, device=v.device)
+    step = max(1, _most_values(q) // (len(q) * q.shape[2] * q.shape[3] * k.shape[3]))
+    for i in range(0, grid, step):
+        part = slice(i, i + step)
+        own_bias, own_mask = bias if bias.ndim == 3 else bias[part], None if mask is None else mask[part]
+        out[:, part] = _attend(q[:, part], k[:, part], v[:, part], own_bias, own_mask, scale)
+    return out.view(shape)
+
+
+def _most_values(x: Tensor) -> int:
+    """How many values a step without a graph should make at once: what stays in a processor's cache, or 0.5 GB on a GPU."""
+    return 2**21 if x.device.type == "cpu" else 2**27
 
 
 class Mlp(nn.Module):
@@ -108,6 +140,12 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.drop(self.fc2(self.drop(self.act(self.fc1(x)))))
+
+    def quietly(self, x: Tensor, norm: nn.Module) -> Tensor:
+        """The MLP of the normed tokens (..., C) without a graph, some tokens at a time."""
+        rows = x.reshape(-1, x.shape[-1])
+        step = max(1, _most_values(x) // self.fc1.out_features)
+        return torch.cat([self(norm(part)) for part in rows.split(step)]).view(x.shape)
 
 
 class SwinBlock(nn.Module):
@@ -163,7 +201,8 @@ class SwinBlock(nn.Module):
     def body(self, x: Tensor, windows: Windows, factors: Factors) -> Tensor:
         mask = shift_mask(windows, x.device)
         x = add_branch(x, windows.reverse(self.attn(windows.partition(self.norm1(x)), mask)), factors[0])
-        return add_branch(x, self.mlp(self.norm2(x)), factors[1])
+        mlp = self.mlp(self.norm2(x)) if torch.is_grad_enabled() else self.mlp.quietly(x, self.norm2)
+        return add_branch(x, mlp, factors[1])
 
 
 def add_branch(x: Tensor, branch: Tensor, factor: Tensor | None) -> Tensor:

@@ -74,7 +74,7 @@ class Windows:
         return self.partition(numbered).view(-1, self.num_tokens) - 1
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=8)  # of 80 MB each in the first stage of 32 x 224 x 224
 def shift_mask(windows: Windows, device: torch.device) -> Tensor | None:
     """-100 between tokens that the cyclic shift brought together from apart, else 0: (nW, N, N); None without a shift.
 

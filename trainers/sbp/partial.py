@@ -6,7 +6,7 @@ with a graph, from what was saved, and the gradient of y at all other positions 
     forward   x ------------- f (no graph) ------------> y          saved: x (or its kept rows), parameters
     backward  x -> kept part of f (graph) -> y[kept]  <- dy[kept]   then dx and the parameters' gradients
 
-Values are those of f exactly, and nothing is scaled. Source: SBP (CVPR 2022), section 3; spec of its code.
+Values are those of f exactly, and nothing is scaled. Source: SBP (CVPR 2022), section 3, and what its code computes.
 """
 
 from __future__ import annotations

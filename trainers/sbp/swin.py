@@ -3,7 +3,8 @@
 A block with SBP saves its input and nothing else. What the backward pass needs of the dropped tokens, their keys and values,
 is computed anew from it; queries, projection, MLP and residual are computed for kept tokens alone. So the memory does not
 depend on how much is kept, and the time does. Equal to plain Video Swin in which the gradient of every block's output is
-multiplied by the mask (spec section 1.1); the published code holds 5 to 6 times the input per block for the same numbers.
+multiplied by the mask; the published code holds more than six times the input per block for the
+same numbers.
 """
 
 from __future__ import annotations
