@@ -1,0 +1,206 @@
+"""SRTG on the synthetic motion set: gates, no gates and the plain network; multigrid against a fixed shape. Makes the tables
+of docs/methods/srtg.md.
+
+    python -m tests.benchmarks.srtg_motion --work DIR [--arms gates,plain] [--seeds 0 1 2] [--epochs 60]
+    python -m tests.benchmarks.srtg_motion --work DIR --table
+
+Every finished run is a line of results/srtg_motion.jsonl; a call makes those that are missing, one after the other, and an
+interrupted one goes on where it stood. A run trains for about three minutes on two cores. Time one thing at a time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from tests.benchmarks._common import RESULTS, commit, machine
+from tests.benchmarks._page import put_table
+
+PAGE = Path(__file__).parents[2] / "docs" / "methods" / "srtg.md"
+LINES = RESULTS / "srtg_motion.jsonl"
+NUM_VIDEOS, SHORT_SIDE_PX = 320, 96
+
+STEPWISE = (
+    "model.gates=off",
+    "data.batch_size=8",
+    "optimizer.name=sgd",
+    "optimizer.lr=0.02",
+    "optimizer.weight_decay=0.0001",
+    "schedule.name=multistep",
+    "schedule.milestones=[30,45]",
+    "schedule.warmup_epochs=5",
+    "train.validate_every=3",
+)
+"""What a fixed shape and multigrid share: Wu's schedule needs drops of the rate, and rates that scale with the batch."""
+
+ARMS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "gates": ("SRTG, gates cycle", ("model.gates=cycle",)),
+    "no_gates": ("SRTG, gates off", ("model.gates=off",)),
+    "plain": ("3D ResNet", ("model.name=r3d_18", "model.gates=off")),
+    "fixed": ("fixed shape", STEPWISE),
+    "multigrid": (
+        "multigrid, long and short",
+        (*STEPWISE, "multigrid.name=wu", "model.norm=sub", "train.precise_bn_batches=20"),
+    ),
+    "multigrid_long": (
+        "multigrid, long",
+        (*STEPWISE, "multigrid.name=wu", "multigrid.short=false", "model.norm=sub", "train.precise_bn_batches=20"),
+    ),
+}
+"""Arm -> (what the table calls it, overrides of configs/srtg/demo.yaml)."""
+
+RECURSION, SHAPES = ("gates", "no_gates", "plain"), ("fixed", "multigrid", "multigrid_long")
+
+
+def make_data(work: Path) -> Path:
+    """The motion set of `clipmill demo`, once."""
+    root = work / "motion"
+    if not (root / "catalog.db").exists():
+        source = work / "source"
+        _clipmill("ingest", "demo-videos", source, "--num-videos", NUM_VIDEOS)
+        _clipmill(
+            "ingest", "convert", source / "videos", root, "--labels", source / "labels.csv",
+            "--short-side", SHORT_SIDE_PX, "--workers", 2,
+        )  # fmt: skip
+    return root
+
+
+def run(arm: str, seed: int, epochs: int, work: Path) -> dict[str, Any]:
+    """Train and test one arm with one seed. What it took and gave."""
+    out = work / "runs" / f"{arm}-seed{seed}-epochs{epochs}"
+    scale = epochs / 60
+    milestones = f"schedule.milestones=[{round(30 * scale)},{round(45 * scale)}]"
+    stepwise = (milestones, f"schedule.warmup_epochs={5 * scale:g}") if arm in SHAPES else ()
+    _clipmill(
+        "train", "srtg", "--config", "demo", "--out", out, "--resume", "auto", f"data.root={make_data(work)}",
+        f"seed={seed}", f"train.epochs={epochs}", "train.report=false", *ARMS[arm][1], *stepwise,
+    )  # fmt: skip
+    # Both kinds of arms are tested the same way; `best.pt` is the best by validation.
+    _clipmill("test", "srtg", "--checkpoint", out / "checkpoints" / "best.pt")
+    test = json.loads((out / "test.json").read_text())
+    with (out / "epochs.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    training = [row for row in rows if row["split"] == "train"]
+    seconds, curve = 0.0, []
+    for row in rows:
+        if row["split"] == "train":
+            seconds += float(row["seconds"])
+        else:
+            curve.append((round(seconds, 1), float(row["top1"])))
+    waits = [float(row["wait_share"]) for row in training if row["wait_share"]]
+    return {
+        "arm": arm,
+        "seed": seed,
+        "epochs": epochs,
+        "test_top1": test["top1"],
+        "train_s": round(seconds, 1),
+        "wait_share": round(fmean(waits), 4) if waits else None,
+        "curve": curve,
+        "machine": machine(),
+        "commit": commit(),
+    }
+
+
+def _clipmill(*words: object) -> None:
+    subprocess.run([sys.executable, "-m", "clipmill", *map(str, words)], check=True)
+
+
+def finished() -> list[dict[str, Any]]:
+    return [json.loads(line) for line in LINES.read_text().splitlines()] if LINES.exists() else []
+
+
+# Tables
+
+
+def recursion_table(runs: Sequence[dict[str, Any]]) -> str:
+    lines = ["| network | seeds | test top-1 | seconds | waiting for data |", "|---|---|---|---|---|"]
+    for arm in RECURSION:
+        if own := [each for each in runs if each["arm"] == arm]:
+            lines.append(f"| {ARMS[arm][0]} | {len(own)} | {_top1(own)} | {_seconds(own)} | {_wait(own)} |")
+    return "\n".join(lines) + "\n"
+
+
+def shapes_table(runs: Sequence[dict[str, Any]]) -> str:
+    """Time until the validation reaches what the fixed shape ends with on average, less one standard deviation."""
+    lines = [
+        "| batches | seeds | test top-1 | seconds | seconds to the goal | waiting for data |",
+        "|---|---|---|---|---|---|",
+    ]
+    goal = goal_of(runs)
+    for arm in SHAPES:
+        own = [each for each in runs if each["arm"] == arm]
+        if not own:
+            continue
+        times = [time_to(goal, each["curve"]) for each in own]
+        reached = [time for time in times if time is not None]
+        to_goal = f"{fmean(reached):.0f} ({len(reached)} of {len(own)})" if reached else "never"
+        lines.append(f"| {ARMS[arm][0]} | {len(own)} | {_top1(own)} | {_seconds(own)} | {to_goal} | {_wait(own)} |")
+    return "\n".join(lines) + "\n"
+
+
+def goal_of(runs: Sequence[dict[str, Any]]) -> float:
+    """Validation top-1: mean over the fixed shape's seeds of the last five validations, less the deviation between seeds."""
+    ends = [fmean(top1 for _, top1 in each["curve"][-5:]) for each in runs if each["arm"] == "fixed"]
+    if not ends:
+        return 1.0
+    return fmean(ends) - (stdev(ends) if len(ends) > 1 else 0.0)
+
+
+def time_to(goal: float, curve: Sequence[Sequence[float]]) -> float | None:
+    """Seconds of training after which validation first reaches `goal`."""
+    return next((seconds for seconds, top1 in curve if top1 >= goal), None)
+
+
+def _top1(runs: Sequence[dict[str, Any]]) -> str:
+    values = [100 * each["test_top1"] for each in runs]
+    spread = f" ± {stdev(values):.1f}" if len(values) > 1 else ""
+    return f"{fmean(values):.1f} %{spread}"
+
+
+def _seconds(runs: Sequence[dict[str, Any]]) -> str:
+    return f"{fmean(each['train_s'] for each in runs):.0f}"
+
+
+def _wait(runs: Sequence[dict[str, Any]]) -> str:
+    shares = [each["wait_share"] for each in runs if each["wait_share"] is not None]
+    return f"{100 * fmean(shares):.1f} %" if shares else ""
+
+
+def write_tables() -> None:
+    runs = finished()
+    put_table(PAGE, "srtg_motion.jsonl: recursion", recursion_table(runs))
+    put_table(PAGE, "srtg_motion.jsonl: shapes", shapes_table(runs))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True, help="folder for the data and the runs")
+    parser.add_argument("--arms", default=",".join(ARMS), help=f"some of {', '.join(ARMS)}")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--epochs", type=int, default=60)
+    parser.add_argument("--table", action="store_true", help="only write the tables of what is finished")
+    options = parser.parse_args()
+    arms = options.arms.split(",")
+    if unknown := [arm for arm in arms if arm not in ARMS]:
+        parser.error(f"unknown arms {', '.join(unknown)}; there are {', '.join(ARMS)}")
+    if not options.table:
+        done = {(each["arm"], each["seed"], each["epochs"]) for each in finished()}
+        for seed in options.seeds:  # All arms of a seed before the next one: a table grows evenly.
+            for arm in arms:
+                if (arm, seed, options.epochs) not in done:
+                    result = run(arm, seed, options.epochs, options.work)
+                    with LINES.open("a") as file:
+                        file.write(json.dumps(result) + "\n")
+                    print({key: value for key, value in result.items() if key not in ("curve", "machine")}, flush=True)
+    write_tables()
+
+
+if __name__ == "__main__":
+    main()
