@@ -239,6 +239,7 @@ def precise_statistics(
     model.train()
     used = 0
     with ExitStack() as hooks:
+        hooks.enter_context(torch.compiler.set_stance("force_eager"))  # A compiled graph would not see the hooks.
         for norm in norms:
             kept = norm.bn.running_mean if isinstance(norm, SubBatchNorm3d) else norm.running_mean
             assert isinstance(kept, Tensor)

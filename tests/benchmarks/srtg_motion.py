@@ -124,7 +124,7 @@ def recursion_table(runs: Sequence[dict[str, Any]]) -> str:
     for arm in RECURSION:
         if own := [each for each in runs if each["arm"] == arm]:
             lines.append(f"| {ARMS[arm][0]} | {len(own)} | {_top1(own)} | {_seconds(own)} | {_wait(own)} |")
-    return "\n".join(lines) + "\n"
+    return _joined(lines)
 
 
 def shapes_table(runs: Sequence[dict[str, Any]]) -> str:
@@ -142,7 +142,11 @@ def shapes_table(runs: Sequence[dict[str, Any]]) -> str:
         reached = [time for time in times if time is not None]
         to_goal = f"{fmean(reached):.0f} ({len(reached)} of {len(own)})" if reached else "never"
         lines.append(f"| {ARMS[arm][0]} | {len(own)} | {_top1(own)} | {_seconds(own)} | {to_goal} | {_wait(own)} |")
-    return "\n".join(lines) + "\n"
+    return _joined(lines)
+
+
+def _joined(lines: Sequence[str]) -> str:
+    return "\n".join(lines) + "\n" if len(lines) > 2 else "Not measured.\n"
 
 
 def goal_of(runs: Sequence[dict[str, Any]]) -> float:

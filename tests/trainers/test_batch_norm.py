@@ -109,3 +109,12 @@ def test_precise_statistics_are_those_of_all_clips_together(sub: bool) -> None:
     assert all(torch.equal(value, untouched[name]) for name, value in net.other.state_dict().items())
     with pytest.raises(ValueError, match="at least one batch"):
         precise_statistics(net, net, [], 3)
+
+
+def test_a_compiled_model_is_counted_too() -> None:
+    net = _Net()
+    compiled = torch.compile(net, backend="eager")
+    compiled(_clips(4))
+    batch = _clips(8, 1)
+    precise_statistics(net, compiled, [batch], 1)
+    assert torch.allclose(net.norm.running_mean, batch.mean((0, 2, 3, 4)) * 1.5, atol=1e-5)
