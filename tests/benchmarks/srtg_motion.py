@@ -29,9 +29,9 @@ NUM_VIDEOS, SHORT_SIDE_PX = 320, 96
 
 STEPWISE = (
     "model.gates=off",
-    "data.batch_size=8",
+    "data.batch_size=4",
     "optimizer.name=sgd",
-    "optimizer.lr=0.02",
+    "optimizer.lr=0.01",
     "optimizer.weight_decay=0.0001",
     "schedule.name=multistep",
     "schedule.milestones=[30,45]",

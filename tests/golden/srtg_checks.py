@@ -42,8 +42,12 @@ def _build(settings: dict[str, Any]) -> nn.Module:
         return network.build(_our_name(settings["name"]), settings["num_classes"])
     if settings["builder"] == "mtcls":
         no_unknown(settings, "builder|block|layers|num_classes|groups|width_per_group|recursion|type")
-        assert settings.get("width_per_group", 64) == 64
-        spec = MTNetSpec(tuple(settings["layers"]), settings.get("groups", 1), cell=settings.get("type", "gru"))
+        spec = MTNetSpec(
+            tuple(settings["layers"]),
+            settings.get("groups", 1),
+            settings.get("width_per_group", 64),
+            cell=settings.get("type", "gru"),
+        )
         return MTNet(spec, settings["num_classes"])
     if settings["builder"] == "resnet":
         no_unknown(settings, "builder|block|convs|layers|stem|num_classes|groups|width_per_group|recursion|gates|place")

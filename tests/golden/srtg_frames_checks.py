@@ -37,7 +37,8 @@ def _frames(path: Path) -> Cases:
     database = "ids|size|blob_len|blob_sha256|decoded_(shape|sha256|mean_bgr|grid)"
     clip = "(settings|shape|stats|channel_mean|stride|sample|corner)"
     yield "keys", partial(no_unknown, data, database, *(f"{tag}/{clip}" for tag in tags))
-    (folder,) = (path.parent / path.stem / "jpg").glob("*/*")
+    video = str(data["ids"][0]).rpartition("/")[0]
+    (folder,) = (path.parent / path.stem / "jpg").glob(f"*/{video}")
     yield "database", partial(_database, data, folder)
     yield "decoded", partial(_decoded, data, folder)
     for tag in tags:

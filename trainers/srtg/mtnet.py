@@ -27,6 +27,7 @@ class MTNetSpec:
 
     layers: tuple[int, int, int, int]
     groups: int = 1
+    base_width: int = 64
     ratio: float = 7 / 8
     cell: Literal["gru", "lstm"] = "gru"
 
@@ -107,7 +108,7 @@ class MTBlock(nn.Module):
 
     def __init__(self, in_planes: int, planes: int, stride: int, spec: MTNetSpec) -> None:
         super().__init__()
-        inner, ratio, groups = int(planes / spec.groups), spec.ratio, spec.groups
+        inner, ratio, groups = int(planes * spec.base_width / 64 / spec.groups), spec.ratio, spec.groups
         reshapes = stride != 1 or in_planes != planes
         self.conv1_1 = MTConv(in_planes, inner, 1, ratio=ratio)
         self.conv1_2 = MTConv(inner, in_planes, 1, ratio=ratio)
