@@ -13,6 +13,7 @@ import mmap
 import multiprocessing
 import os
 import pickle
+import selectors
 import subprocess
 import sys
 import tempfile
@@ -21,7 +22,7 @@ import traceback
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from typing import Any
 
@@ -34,7 +35,7 @@ from loaders.dataset import ClipDataset
 from loaders.making import ClipMaker, Made, Place
 from loaders.reading import FrameReader
 
-_PARTS_PER_WORKER = 4  # Of one batch: small enough that none waits long for another.
+_PARTS_PER_WORKER = 1  # Of one batch: each costs a message there and back, which four times as many made a tenth dearer.
 _AHEAD = 2  # Parts that a process has at hand, so that it never waits for this one.
 _MOST_DEATHS = 3  # Of processes in a row without a part done: then it is not chance.
 
@@ -110,6 +111,10 @@ class ProcessEngine:
         self._closed = False
         self._woken, self._wake = multiprocessing.Pipe(duplex=False)
         self._workers = [_Worker(dataset, self._file, num_slots * slot_bytes) for _ in range(num_workers)]
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._woken, selectors.EVENT_READ)
+        for worker in self._workers:
+            self._selector.register(worker.connection, selectors.EVENT_READ, worker)
         self._pump = threading.Thread(target=self._run, name="clipmill-pump", daemon=True)
         self._pump.start()
 
@@ -140,6 +145,7 @@ class ProcessEngine:
         self._closed = True
         self._wake.send_bytes(b"x")
         self._pump.join()
+        self._selector.close()
         for worker in self._workers:
             worker.stop()
         error = RuntimeError("the loader was closed while a batch was being made")
@@ -158,12 +164,11 @@ class ProcessEngine:
         try:
             while not self._closed:
                 self._hand_out()
-                by_connection = {worker.connection: worker for worker in self._workers}
-                for ready in wait([self._woken, *by_connection]):
-                    if ready is self._woken:
+                for key, _ in self._selector.select():
+                    if key.data is None:
                         self._woken.recv_bytes()
                     else:
-                        self._take_in(by_connection[ready])  # type: ignore[index]
+                        self._take_in(key.data)
         except BaseException as error:  # A bug here must not leave the trainer waiting for ever.
             self._fail_all(error)
 
@@ -197,9 +202,11 @@ class ProcessEngine:
             raise RuntimeError(f"the loader's processes die again and again, the last with exit code {code}")
         with self._lock:
             self._waiting.extendleft(reversed(worker.parts))
+        self._selector.unregister(worker.connection)
         worker.stop()
         new = _Worker(self._dataset, self._file, len(self._map))
         self._workers[self._workers.index(worker)] = new
+        self._selector.register(new.connection, selectors.EVENT_READ, new)
 
     def _fail_all(self, error: BaseException) -> None:
         with self._lock:

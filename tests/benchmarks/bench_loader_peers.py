@@ -6,7 +6,8 @@
     folder              torch DataLoader on folders of jpg files, decoded by OpenCV
     webdataset          tar shards, a video per sample, all of whose frames are read to take a clip
     spdl                the same blobs as ours, read by our reader in SPDL's pipeline, decoded and scaled by spdl.io
-    pyav, decord, torchcodec    random clips from H.264 files (key frames every 60), seeking
+    pyav, decord, torchcodec    random clips from H.264 files as ffmpeg makes them (a key frame every 250), seeking
+    torchcodec_g60      the same with a key frame every 60, as from a studio that was asked for it
 
 Peers come from PyPI; one that is not installed is left out and named. torchcodec needs ffmpeg's shared libraries besides
 (Debian: apt install ffmpeg). Every peer gives uint8 clips of the same frames, scaled and cut at random; crops and mirroring
@@ -48,7 +49,7 @@ from tests.ingest.videos import ffmpeg
 
 NUM_CLIP_FRAMES, BATCH = 16, 8
 SHAPES = {"16x224x224": (224, (256, 320)), "16x112x112": (112, (128, 160))}
-VIDEO_PEERS = ("pyav", "decord", "torchcodec")
+VIDEO_PEERS = ("pyav", "decord", "torchcodec", "torchcodec_g60")
 
 
 # The same frames, as the peers want them
@@ -77,10 +78,10 @@ def make_copies(root: Path, home: Path) -> None:
                 entry = tarfile.TarInfo(f"{name}.{i:05d}.jpg")
                 entry.size = len(blob)
                 tar.addfile(entry, io.BytesIO(blob))
-        (home / "mp4").mkdir(exist_ok=True)
-        pattern = str(folder / "img_%05d.jpg")
-        ffmpeg("-framerate", "25", "-i", pattern, "-c:v", "libx264", "-crf", "20", "-g", "60", "-pix_fmt", "yuv420p",
-               str(home / "mp4" / f"{name}.mp4"))  # fmt: skip
+        for kind, interval in (("mp4", 250), ("mp4_g60", 60)):
+            (home / kind).mkdir(exist_ok=True)
+            ffmpeg("-framerate", "25", "-i", str(folder / "img_%05d.jpg"), "-c:v", "libx264", "-crf", "20",
+                   "-g", str(interval), "-pix_fmt", "yuv420p", str(home / kind / f"{name}.mp4"))  # fmt: skip
     (home / "complete").touch()
 
 
@@ -170,10 +171,13 @@ class Reader:
         reader = decord.VideoReader(str(self.home / "mp4" / f"{name}.mp4"), num_threads=1)
         yield from reader.get_batch(frames.tolist()).asnumpy()
 
-    def torchcodec(self, name: str, frames: np.ndarray) -> Iterator[np.ndarray]:
+    def torchcodec_g60(self, name: str, frames: np.ndarray) -> Iterator[np.ndarray]:
+        return self.torchcodec(name, frames, "mp4_g60")
+
+    def torchcodec(self, name: str, frames: np.ndarray, kind: str = "mp4") -> Iterator[np.ndarray]:
         from torchcodec.decoders import VideoDecoder
 
-        decoder = VideoDecoder(str(self.home / "mp4" / f"{name}.mp4"), dimension_order="NHWC", num_ffmpeg_threads=1)
+        decoder = VideoDecoder(str(self.home / kind / f"{name}.mp4"), dimension_order="NHWC", num_ffmpeg_threads=1)
         yield from decoder.get_frames_at(frames.tolist()).data.numpy()
 
 
@@ -181,23 +185,30 @@ def decoded(blob: bytes) -> np.ndarray:
     return cv2.cvtColor(cv2.imdecode(np.frombuffer(blob, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
 
 
+class TarClips:
+    """Takes a clip from a sample that holds all frames of a video."""
+
+    def __init__(self, size: int, jitter: tuple[int, int]) -> None:
+        self.size, self.jitter, self.rng = size, jitter, np.random.default_rng(0)
+        self.sampler = RandomInterval(NUM_CLIP_FRAMES, (1, 2))
+
+    def __call__(self, sample: dict[str, Any]) -> torch.Tensor:
+        frames = self.sampler.draw(NUM_FRAMES, self.rng)
+        pictures = (decoded(sample[f"{i:05d}.jpg"]) for i in frames)
+        return torch.from_numpy(cut(pictures, self.size, self.jitter, self.rng))
+
+
 def webdataset(home: Path, root: Path, size: int, jitter: tuple[int, int], workers: int) -> Iterator[int]:
     import webdataset as wds
-
-    rng = np.random.default_rng(0)
-    sampler = RandomInterval(NUM_CLIP_FRAMES, (1, 2))
-
-    def clip(sample: dict[str, Any]) -> torch.Tensor:
-        frames = sampler.draw(NUM_FRAMES, rng)
-        return torch.from_numpy(cut((decoded(sample[f"{i:05d}.jpg"]) for i in frames), size, jitter, rng))
 
     shards = [str(path) for path in sorted((home / "tar").glob("*.tar"))]
     data = (
         wds.WebDataset(shards, resampled=True, shardshuffle=False, empty_check=False)
-        .map(clip)
+        .map(TarClips(size, jitter))
         .batched(BATCH, collation_fn=torch.utils.data.default_collate)
     )
-    return (len(batch) for batch in wds.WebLoader(data, batch_size=None, num_workers=workers))
+    loader = wds.WebLoader(data, batch_size=None, num_workers=workers, multiprocessing_context="forkserver")
+    return (len(batch) for batch in loader)
 
 
 def spdl(home: Path, root: Path, size: int, jitter: tuple[int, int], workers: int) -> Iterator[int]:
