@@ -35,7 +35,9 @@ from loaders.dataset import ClipDataset
 from loaders.making import ClipMaker, Made, Place
 from loaders.reading import FrameReader
 
-_PARTS_PER_WORKER = 1  # Of one batch: each costs a message there and back, which four times as many made a tenth dearer.
+_PARTS_PER_WORKER = (
+    1  # Of one batch: each costs a message there and back, which four times as many made a tenth dearer.
+)
 _AHEAD = 2  # Parts that a process has at hand, so that it never waits for this one.
 _MOST_DEATHS = 3  # Of processes in a row without a part done: then it is not chance.
 
