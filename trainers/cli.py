@@ -13,7 +13,7 @@ import typer
 NOT_FINISHED = 75
 """Exit code of a run that its time limit ended: run the same command again (EX_TEMPFAIL)."""
 
-_Method = Annotated[str, typer.Argument(metavar="METHOD", help="srtg (others follow).")]
+_Method = Annotated[str, typer.Argument(metavar="METHOD", help="srtg, lstr, sbp or sbp_e2e.")]
 _Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Config overrides: data.batch_size=8")
 ]
