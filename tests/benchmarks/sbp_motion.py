@@ -1,10 +1,11 @@
 """Accuracy under SBP: a small Video Swin on synthetic motion videos, plain and with one gradient in 2, 4 and 8, three seeds.
 
-    python -m tests.benchmarks.sbp_motion --work DIR [--most 1]
+    python -m tests.benchmarks.sbp_motion --work DIR [--seconds 150]
 
 Every run is `clipmill train sbp` and `clipmill test sbp`; the videos are those of `clipmill demo` (8 classes that differ
-only by motion). A finished run is a line of results/sbp_motion.jsonl; runs that are there are not done again. `--most` stops after
-so many. The table goes into docs/methods/sbp.md: python -m tests.benchmarks.sbp_page
+only by motion). A finished run is a line of results/sbp_motion.jsonl; runs that are there are not done again. With
+`--seconds` no run is begun that would not end within them, going by the longest one. The table goes into docs/methods/sbp.md:
+python -m tests.benchmarks.sbp_page
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def config_of(root: Path, downsample: int, seed: int, epochs: int) -> MethodConf
         "method": "sbp",
         "seed": seed,
         "data": {"root": str(root), "batch_size": 16, "workers": "threads", "num_workers": 2, "sampling": "dense",
-                 "num_frames": 16, "intervals": [2], "size": 48, "short_side": [48, 56], "eval_short_side": 52, "flip": 0.0,
+                 "num_frames": 16, "intervals": [2], "size": 32, "short_side": [34, 38], "eval_short_side": 36, "flip": 0.0,
                  "test_views": [4, 1]},
         "model": {"patch_size": [2, 4, 4], "window_size": [8, 4, 4], "embed_dim": 32, "depths": [2, 2], "num_heads": [2, 4],
                   "patch_norm": True, "drop_path_rate": 0.0, "dropout": 0.0, "backbone_lr_mult": 1.0},
@@ -85,7 +86,7 @@ def run(root: Path, work: Path, setting: str, seed: int, epochs: int) -> dict[st
         "epochs": epochs,
         "top1": figures["top1"],
         "videos": figures["videos"],
-        "saved_bytes": saved_bytes(model, lambda: model(torch.randn(1, 3, 16, 48, 48))),
+        "saved_bytes": saved_bytes(model, lambda: model(torch.randn(1, 3, 16, 32, 32))),
         "train_s": round(seconds, 1),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit(),
@@ -96,19 +97,23 @@ def run(root: Path, work: Path, setting: str, seed: int, epochs: int) -> dict[st
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, required=True, help="folder for videos and runs")
-    parser.add_argument("--epochs", type=int, default=40)
-    parser.add_argument("--most", type=int, default=len(SETTINGS) * len(SEEDS), help="runs to do now")
+    parser.add_argument("--epochs", type=int, default=36)
+    parser.add_argument("--seconds", type=float, default=float("inf"))
     given = parser.parse_args()
+    started, longest = time.perf_counter(), 0.0
     done = [json.loads(line) for line in OUT.read_text().splitlines()] if OUT.exists() else []
     known = {(each["setting"], each["seed"]) for each in done}
     left = [(setting, seed) for seed in SEEDS for setting in SETTINGS if (setting, seed) not in known]
     root = make_root(given.work)
-    for setting, seed in left[: given.most]:
+    for setting, seed in left:
+        if longest and time.perf_counter() - started + 1.1 * longest > given.seconds:
+            print("The next run would not end in time; the same command goes on.")
+            break
         found = run(root, given.work, setting, seed, given.epochs)
         with OUT.open("a", encoding="utf-8") as file:
             file.write(json.dumps(found) + "\n")
+        longest = max(longest, found["train_s"])
         print(f"{setting}, seed {seed}: top-1 {found['top1']:.3f}, {found['train_s']:.0f} s", flush=True)
-    print(f"{len(left) - min(len(left), given.most)} runs left")
 
 
 if __name__ == "__main__":

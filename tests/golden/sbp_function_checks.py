@@ -13,9 +13,8 @@ import pytest
 import torch
 
 from tests.golden.fill import fill_input, fill_labels
-from tests.golden.sbp_model_checks import gradient, near, swin_settings_of, value
+from tests.golden.sbp_model_checks import gradient, near, value
 from tests.golden.vectors import filled_input, from_json, no_unknown
-from trainers.backbones.video_swin import VideoSwin
 from trainers.config import ScheduleConfig
 from trainers.engine.optimizers import build_optimizer, set_lr
 from trainers.engine.schedules import lr_factor
@@ -159,26 +158,34 @@ def _loss_gradient(data: Data, key: str) -> None:
 
 def _groups(given: dict[str, Any]) -> None:
     no_unknown(given, "base|groups|model")
-    settings = {"patch_norm": True, "depths": (2, 2, 2), "num_heads": (2, 4, 8), "embed_dim": 24,
-                "window_size": (4, 3, 3), "patch_size": (2, 4, 4)}  # fmt: skip
-    if isinstance(given.get("model"), dict) and "embed_dim" in given["model"]:
-        settings = swin_settings_of(given["model"], [name for name, _, _ in given["groups"]])
-        settings.pop("drop_path_rate")
-    VideoSwin(**settings)  # the settings are whole
+    # Rates and decay go by names; widths do not matter.
+    names = [name for name, _, _ in given["groups"]]
+    blocks = {
+        tuple(map(int, found.groups())) for name in names if (found := re.search(r"layers\.(\d+)\.blocks\.(\d+)", name))
+    }
+    depths = [sum(stage == i for stage, _ in blocks) for i in range(1 + max(stage for stage, _ in blocks))]
+    settings = {
+        "patch_norm": "backbone.patch_embed.norm.weight" in names,
+        "depths": depths,
+        "num_heads": [2] * len(depths),
+        "embed_dim": 4,
+        "window_size": (2, 3, 3),
+        "patch_size": (2, 4, 4),
+    }
     config = MethodConfig.model_validate(
         {"method": "sbp", "data": {"root": ".", "batch_size": 1}, "model": settings, "train": {"epochs": 1},
          "optimizer": {"name": "adamw", "lr": given["base"]["lr"], "weight_decay": given["base"]["weight_decay"]}}
     )  # fmt: skip
     method = SwinSbp(config, 10)
-    names = {id(each): name for name, each in method.models["model"].named_parameters()}
+    own = {id(each): name for name, each in method.models["model"].named_parameters()}
     optimizer = build_optimizer(config.optimizer, method.param_groups()["model"], config.optimizer.lr)
     set_lr(optimizer, config.optimizer.lr)
     ours = {
-        names[id(each)]: (group["lr"], group["weight_decay"])
+        own[id(each)]: (group["lr"], group["weight_decay"])
         for group in optimizer.param_groups
         for each in group["params"]
     }
-    assert set(ours) == {name for name, _, _ in given["groups"]}
+    assert set(ours) == set(names)
     for name, rate, decay in given["groups"]:
         assert ours[name] == pytest.approx((rate, decay), rel=1e-9), name
 

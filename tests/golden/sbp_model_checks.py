@@ -129,11 +129,13 @@ def swin_settings_of(settings: Mapping[str, Any], names: Iterable[str]) -> dict[
         "window_size": tuple(settings["window_size"]),
         "patch_norm": "patch_embed.norm.weight" in names,
         "qkv_bias": "layers.0.blocks.0.attn.qkv.bias" in names,
+        "qk_scale": settings.get("qk_scale"),
+        "mlp_ratio": settings.get("mlp_ratio", 4.0),
         "drop_path_rate": 0.0,
     }
 
 
-_SWIN_SETTINGS = "patch_size|embed_dim|depths|num_heads|window_size|num_classes|input|salt"
+_SWIN_SETTINGS = "patch_size|embed_dim|depths|num_heads|window_size|num_classes|input|salt|qk_scale|mlp_ratio"
 
 
 def _recognizer(
