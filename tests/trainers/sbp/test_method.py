@@ -11,6 +11,7 @@ import torch
 import configs
 from ingest.errors import ClipmillError
 from trainers.config import check, load
+from trainers.dry_run import plan_run
 from trainers.engine.optimizers import build_optimizer
 from trainers.sbp.method import MethodConfig, create, load_published
 from trainers.sbp.swin import SbpVideoSwin
@@ -123,3 +124,9 @@ def test_a_video_that_cannot_be_read_is_flagged_in_the_test(root: Path, tmp_path
     figures = run_test(tmp_path / "run" / "checkpoints" / "best.pt")
     assert figures["bad_videos"] == [name]
     assert figures["clips"] == 6 * figures["videos"]
+
+
+def test_the_plan_counts_less_memory_with_sbp(root: Path) -> None:
+    plans = [plan_run(tiny(data={"root": str(root)}, sbp={"gd_downsample": each})) for each in (1, 2)]
+    assert plans[1]["activation_bytes_per_clip"] < 0.6 * plans[0]["activation_bytes_per_clip"]
+    assert plans[0]["models"] == plans[1]["models"]

@@ -15,6 +15,7 @@ import configs
 from ingest.errors import ClipmillError
 from loaders.order import sample_rng
 from trainers.config import check, load
+from trainers.dry_run import plan_run
 from trainers.engine.loop import make_fabric
 from trainers.sbp.feedback import features_of, frozen_features, partial_features
 from trainers.sbp.spatial import build_spatial
@@ -227,3 +228,10 @@ def test_backbone_weights_are_whole_or_an_error(toy: Path, tmp_path: Path) -> No
         load_backbone(model, tmp_path / "part.pth")
     with pytest.raises(ClipmillError, match=r"none\.pth"):
         load_backbone(model, tmp_path / "none.pth")
+
+
+def test_the_plan_shows_both_models_and_their_rates(toy: Path) -> None:
+    partial, whole = (plan_run(config_of(toy, feedback={"keep_ratio": ratio})) for ratio in (0.2, None))
+    assert set(partial["models"]) == {"spatial", "temporal"}
+    assert partial["rates"]["spatial"]["highest"] == pytest.approx(0.1 * partial["rates"]["temporal"]["highest"])
+    assert partial["activation_bytes_per_clip"] < 0.4 * whole["activation_bytes_per_clip"]
