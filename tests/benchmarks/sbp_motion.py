@@ -99,11 +99,15 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder for videos and runs")
     parser.add_argument("--epochs", type=int, default=36)
     parser.add_argument("--seconds", type=float, default=float("inf"))
+    parser.add_argument(
+        "--part", type=int, nargs=2, default=(0, 1), metavar=("I", "N"), help="every N-th run from I on"
+    )
     given = parser.parse_args()
     started, longest = time.perf_counter(), 0.0
     done = [json.loads(line) for line in OUT.read_text().splitlines()] if OUT.exists() else []
     known = {(each["setting"], each["seed"]) for each in done}
-    left = [(setting, seed) for seed in SEEDS for setting in SETTINGS if (setting, seed) not in known]
+    runs = [(setting, seed) for seed in SEEDS for setting in SETTINGS]
+    left = [each for each in runs[given.part[0] :: given.part[1]] if each not in known]
     root = make_root(given.work)
     for setting, seed in left:
         if longest and time.perf_counter() - started + 1.1 * longest > given.seconds:

@@ -41,7 +41,7 @@ _JITTER_DRAWS = 1 << 33
 
 
 class EndToEnd:
-    """The method: see `trainers.method.Method`. `network` is the temporal model without what devices put around it.
+    """The method: see `trainers.method.Method`. `spatial` and `network` are its models without what devices put around them.
 
     Weights of the backbone are loaded where training begins, in `param_groups`, unless --init came before.
     """
@@ -53,6 +53,7 @@ class EndToEnd:
         backbone = build_spatial(spatial.backbone, frozen_bn=spatial.frozen_bn)
         if spatial.freeze:
             backbone.requires_grad_(False)
+        self.spatial = backbone
         self.network = LSTR(config.spec(num_classes, backbone.num_features))
         self.models: dict[str, nn.Module] = {"spatial": backbone, "temporal": self.network}
         self.ignore_index = config.data.entry().ignore_index
@@ -157,9 +158,11 @@ def evaluate(fabric: Fabric, method: EndToEnd, loader: SessionLoader, *, average
     data, chunk = method.config.data, method.config.inference.chunk
 
     def features(frames: np.ndarray) -> Tensor:
-        return method.models["spatial"](transformed(frames, data, None)[None].to(fabric.device))[0]
+        # Ranks have sessions of different lengths: around the model they would wait for each other in every forward.
+        with fabric.autocast():
+            return method.spatial(transformed(frames, data, None)[None].to(fabric.device))[0]
 
-    dataset = FeatureView(loader.dataset, features, method.models["spatial"].num_features, chunk)  # type: ignore[arg-type]
+    dataset = FeatureView(loader.dataset, features, method.spatial.num_features, chunk)  # type: ignore[arg-type]
     view = SessionLoader(dataset, loader.windows, rank=loader.rank, world_size=loader.world_size)
     return evaluate_features(fabric, method, view, average=average)  # type: ignore[arg-type]
 

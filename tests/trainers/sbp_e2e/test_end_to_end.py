@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +17,7 @@ from torch import Tensor, nn
 import configs
 from ingest.errors import ClipmillError
 from loaders.order import sample_rng
-from trainers.config import check, load
+from trainers.config import check, dump, load
 from trainers.dry_run import plan_run
 from trainers.engine.loop import make_fabric
 from trainers.sbp.feedback import features_of, frozen_features, partial_features
@@ -235,3 +238,20 @@ def test_the_plan_shows_both_models_and_their_rates(toy: Path) -> None:
     assert set(partial["models"]) == {"spatial", "temporal"}
     assert partial["rates"]["spatial"]["highest"] == pytest.approx(0.1 * partial["rates"]["temporal"]["highest"])
     assert partial["activation_bytes_per_clip"] < 0.4 * whole["activation_bytes_per_clip"]
+
+
+@pytest.mark.slow
+def test_two_ranks_train_and_evaluate_sessions_of_different_lengths(toy: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "toy.yaml"
+    recipe.write_text(dump(config_of(toy)))
+    command = [sys.executable, "-m", "clipmill", "train", "sbp_e2e", "--config", str(recipe)]
+    done = subprocess.run(
+        [*command, "--out", str(tmp_path / "run"), "train.devices=2"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert "mAP" in done.stdout
