@@ -204,7 +204,7 @@ def main() -> None:
     parser.add_argument("what", nargs="?", choices=["run", "table"], default="run")
     parser.add_argument("--work", type=Path, help="folder for features and runs")
     parser.add_argument("--runs", type=int, default=6, help="how many to do now")
-    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--epochs", type=int, default=10)
     arguments = parser.parse_args()
     if arguments.what == "table":
         fill_docs()
