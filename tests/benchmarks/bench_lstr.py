@@ -6,13 +6,15 @@
     python -m tests.benchmarks.bench_lstr train      a training step, fused attention against the formula
     python -m tests.benchmarks.bench_lstr table      the table of docs/methods/lstr.md from the results
 
-Each part replaces its own figures in results/lstr.json.
+Each part replaces its own figures in results/lstr.json. With GOMP_SPINCOUNT=1000 threads that wait sleep, as in `clipmill`; without,
+whatever else runs on the machine shows in the latencies.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import resource
 import statistics
@@ -116,6 +118,7 @@ def stream(num_rows: int, width: int = 1024) -> dict[str, Any]:
         "rows": num_rows,
         "width": width,
         "threads": THREADS,
+        "spin_count": os.environ.get("GOMP_SPINCOUNT"),
         "peak_mib_after_eighths": [round(p, 1) for p in peaks],
     }
     for name, part in parts.items():

@@ -209,7 +209,7 @@ def main() -> None:
     if arguments.what == "table":
         fill_docs()
         return
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)  # The matrices are small: two threads would mostly wait for each other.
     work = arguments.work.resolve()
     make_set(work / "set")
     lines = work / "runs.jsonl"

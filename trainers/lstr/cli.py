@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,7 +16,15 @@ if TYPE_CHECKING:
 
     from trainers.lstr.extract import FrameSpec
 
-app = typer.Typer(no_args_is_help=True, help="Online action detection: features, live scores, figures.")
+app = typer.Typer(no_args_is_help=True)
+
+
+@app.callback()
+def _before_torch() -> None:
+    """Online action detection: features, live scores, figures."""
+    # Threads that wait for each other sleep soon instead of spinning: see trainers/cli.py. Before torch is loaded.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
 
 _Backbone = Annotated[str, typer.Option(help="resnet18 to resnet152 (one frame a row), or a network of SRTG (clips).")]
 _Weights = Annotated[Path | None, typer.Option(help="The backbone's weights. Without: random, from --seed.")]
