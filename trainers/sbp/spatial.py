@@ -46,8 +46,16 @@ class SpatialModel(nn.Module):
         return self
 
 
-def build_spatial(name: str, *, in_channels: int = 3, frozen_bn: bool = True) -> SpatialModel:
-    """A spatial model by the name of its backbone. Raises: ValueError for a name that does not exist."""
+def build_spatial(
+    name: str, *, in_channels: int = 3, frozen_bn: bool = True, checkpointing: bool = False
+) -> SpatialModel:
+    """A spatial model by the name of its backbone; `checkpointing` computes its blocks again in the backward pass (ResNets).
+
+    Raises: ValueError for a name that does not exist, or a backbone that cannot do it.
+    """
     if name not in BACKBONES:
         raise ValueError(f"there is no backbone {name!r}; there are {', '.join(BACKBONES)}")
-    return SpatialModel(BACKBONES[name](in_channels=in_channels), frozen_bn=frozen_bn)
+    if checkpointing and not name.startswith("resnet"):
+        raise ValueError(f"{name} has no checkpointing; the ResNets have it")
+    settings = {"checkpointing": True} if checkpointing else {}
+    return SpatialModel(BACKBONES[name](in_channels=in_channels, **settings), frozen_bn=frozen_bn)

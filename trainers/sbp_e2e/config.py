@@ -77,6 +77,7 @@ class SpatialConfig(Strict):
         True, description="batch norms keep statistics and are not trained; partial feedback needs it"
     )
     freeze: bool = Field(False, description="train the temporal model alone")
+    checkpointing: bool = Field(False, description="blocks are computed again in the backward pass; ResNets")
 
 
 class FeedbackConfig(Strict):
@@ -138,6 +139,8 @@ class MethodConfig(Config):
             raise ValueError(
                 "partial feedback needs model.spatial.frozen_bn: statistics of kept frames are not those of all"
             )
+        if self.model.spatial.checkpointing and not self.model.spatial.frozen_bn:
+            raise ValueError("model.spatial.checkpointing needs frozen_bn: statistics would be counted twice")
         return self
 
     def windows(self) -> OnlineWindows:

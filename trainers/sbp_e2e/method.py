@@ -50,7 +50,7 @@ class EndToEnd:
         spatial = config.model.spatial
         self.config = config
         self._needs_weights = spatial.pretrained is not None
-        backbone = build_spatial(spatial.backbone, frozen_bn=spatial.frozen_bn)
+        backbone = build_spatial(spatial.backbone, frozen_bn=spatial.frozen_bn, checkpointing=spatial.checkpointing)
         if spatial.freeze:
             backbone.requires_grad_(False)
         self.spatial = backbone

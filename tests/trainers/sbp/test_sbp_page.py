@@ -9,8 +9,14 @@ from typing import Any
 import pytest
 
 from tests.benchmarks import sbp_page
+from tests.test_docs import run_blocks
 
 PAGE = Path(__file__).parents[3] / "docs" / "methods" / "sbp.md"
+
+
+@pytest.mark.slow
+def test_the_commands_run_in_order_as_they_stand(tmp_path: Path) -> None:
+    assert run_blocks(PAGE, tmp_path) == {"sh"}
 
 
 def test_the_example_runs_and_learns() -> None:

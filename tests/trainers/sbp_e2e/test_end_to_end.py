@@ -132,6 +132,20 @@ def test_chunks_change_nothing() -> None:
     torch.testing.assert_close(frozen_features(model, frames, chunk=3), model(frames).detach(), rtol=1e-4, atol=1e-5)
 
 
+def test_checkpointing_of_the_backbone_changes_no_gradient() -> None:
+    frames, model = frames_and_model()
+    torch.manual_seed(0)
+    twin = build_spatial("resnet18", checkpointing=True).train()
+    twin.load_state_dict(model.state_dict())
+    for each in (model, twin):
+        partial_features(each, frames, 0.4).square().sum().backward()
+    for mine, theirs in zip(model.parameters(), twin.parameters(), strict=True):
+        if mine.requires_grad:
+            torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-3, atol=1e-4)
+    with pytest.raises(ValueError, match="bn_inception has no checkpointing"):
+        build_spatial("bn_inception", checkpointing=True)
+
+
 def test_partial_feedback_needs_fixed_statistics(tmp_path: Path) -> None:
     with pytest.raises(ClipmillError, match="partial feedback needs"):
         config_of(tmp_path, model={"spatial": {"backbone": "resnet18", "frozen_bn": False}})
