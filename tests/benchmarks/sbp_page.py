@@ -33,6 +33,15 @@ def memory() -> str:
         if name != "published formula":
             published = PUBLISHED_MIB.get(name, "")
             lines.append(f"| {name} | {size / 2**20:.0f} | {found['of_plain'][name]:.3f} | {published} |")
+    lines += [
+        "",
+        "Swin-B, one clip of so many frames, GiB:",
+        "",
+        "| frames | plain | v1/4 | v1/4 checkpointing |",
+        "|---|---|---|---|",
+    ]
+    for frames, sizes in found["swin_base_bytes_by_frames"].items():
+        lines.append("| " + " | ".join([frames, *(f"{size / 2**30:.1f}" for size in sizes.values())]) + " |")
     share = found["end_to_end_share"]
     lines += ["", f"End to end, ResNet-50 on 160 frames at rate 0.2: {share:.2f} of what it holds with all frames."]
     return "\n".join(lines)

@@ -87,6 +87,15 @@ def test_saved_bytes_are_a_fraction_of_plain() -> None:
     assert saved(lambda: ours(clip), ours) < 0.25 * saved(lambda: plain(clip), plain)
 
 
+def test_bytes_counted_without_computing_are_those_of_computing() -> None:
+    """What the benchmark of memory relies on."""
+    for model in (VideoSwin(**SETTINGS), SbpVideoSwin(SBP, **SETTINGS), VideoSwin(**SETTINGS, checkpointing=True)):
+        clip = torch.randn(1, 3, 4, 8, 8)
+        real = saved(lambda model=model, clip=clip: model(clip), model)
+        model, clip = model.to("meta"), clip.to("meta")
+        assert saved(lambda model=model, clip=clip: model(clip), model) == real
+
+
 def test_recompute_gives_every_gradient() -> None:
     model, x = mlp(), torch.randn(3, 4, dtype=torch.float64)
     weight = model[1].weight
