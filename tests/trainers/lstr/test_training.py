@@ -127,3 +127,27 @@ def test_a_dry_run_says_what_would_be_run(recipe: Path) -> None:
     plan = plan_run(load(recipe, [], MethodConfig))
     assert plan["data"]["classes"] == 5 and plan["first_batch"] == [4, 16, 1, 1]
     assert plan["models"]["model"]["parameters"] > 0 and plan["forward_flops_per_clip"] > 0
+
+
+def test_validation_may_score_every_row_as_the_test_does(recipe: Path, tmp_path: Path) -> None:
+    options = ["data.validation=every-row", "train.epochs=1", "train.report=false"]
+    folder = trained(recipe, tmp_path / "run", *options)
+    with (folder / "epochs.csv").open() as file:
+        found = [float(row["mean_average_precision"]) for row in csv.DictReader(file) if row["split"] == "val"]
+    assert found == [run_test(folder / "checkpoints" / "best.pt", [], "lstr")["mean_average_precision"]]
+
+
+def test_ranks_take_sessions_in_turn(recipe: Path) -> None:
+    from trainers.lstr.method import make_loader
+
+    config = load(recipe, [], MethodConfig)
+    parts = [list(make_loader(config, "test", rank=rank, world_size=2)) for rank in range(2)]
+    assert parts == [[0, 2], [1]]
+
+
+def test_a_few_windows_can_be_learnt_by_heart(recipe: Path, tmp_path: Path) -> None:
+    options = ["train.overfit_batches=1", "train.epochs=40", "train.validate_every=40", "train.save_every=40"]
+    folder = trained(recipe, tmp_path / "run", *options, "train.report=false", "schedule.name=constant")
+    with (folder / "steps.csv").open() as file:
+        losses = [float(row["loss"]) for row in csv.DictReader(file)]
+    assert losses[-1] < 0.2 * losses[0]
