@@ -26,7 +26,10 @@ def _before_torch() -> None:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 
-_Backbone = Annotated[str, typer.Option(help="resnet18 to resnet152 (one frame a row), or a network of SRTG (clips).")]
+_Backbone = Annotated[
+    str,
+    typer.Option(help="resnet18 to 152, bn_inception (one frame a row); video_swin_tiny, srtg_r3d_34, ... (clips)."),
+]
 _Weights = Annotated[Path | None, typer.Option(help="The backbone's weights. Without: random, from --seed.")]
 _Width = Annotated[int, typer.Option(help="SRTG: channels of the first stage.")]
 _Seed = Annotated[int, typer.Option(min=0, help="Of random weights.")]
@@ -217,7 +220,8 @@ def _data(overrides: list[str], results: Path) -> Any:
 def _backbone(
     name: str, weights: Path | None, width: int, seed: int, short_side: int, crop: int, clip_frames: int
 ) -> tuple[nn.Module, FrameSpec]:
-    from trainers.lstr.extract import FrameSpec, build_backbone, takes_clips
+    from trainers.lstr.backbones import build_backbone, takes_clips
+    from trainers.lstr.extract import FrameSpec
 
     model = build_backbone(name, weights, width=width, seed=seed)
     return model, FrameSpec(short_side, crop, clip_frames if takes_clips(name) else 0)
@@ -227,7 +231,7 @@ def _size_of(model: nn.Module, spec: FrameSpec) -> int:
     """Numbers per row of a backbone."""
     import torch
 
-    shape = (1, 3, 64, 64) if not spec.clip_frames else (1, 3, 6, 64, 64)
+    shape = (1, 3, 64, 64) if not spec.clip_frames else (1, 3, spec.clip_frames, 64, 64)
     with torch.inference_mode():
         return int(model(torch.zeros(shape)).shape[1])
 

@@ -27,10 +27,6 @@ from ingest.errors import ClipmillError, VideoError
 from ingest.rates import RateSampler
 from ingest.stores.frames_npy import open_frames
 from ingest.video import Scaler, Video, displayed_size, file_digest, is_video_name, timed_frames, to_rgb
-from trainers.backbones.resnet import DEPTHS, ResNet, load_resnet
-from trainers.engine.weights import LoadReport, load_matching, read_checkpoint
-from trainers.srtg.checkpoints import load_published as load_srtg
-from trainers.srtg.network import NETWORKS, build
 
 MANIFEST = "features.json"
 ROWS_PER_S = 4
@@ -57,59 +53,6 @@ class Backbone(Protocol):
     """Frames float (B, 3, H, W), or clips (B, 3, T, H, W), to features (B, size)."""
 
     def __call__(self, frames: Tensor) -> Tensor: ...
-
-
-class _Pooled(nn.Module):
-    """A 2D backbone and the mean over places."""
-
-    def __init__(self, backbone: nn.Module) -> None:
-        super().__init__()
-        self.backbone = backbone
-
-    def forward(self, frames: Tensor) -> Tensor:
-        return self.backbone(frames).mean((-2, -1))
-
-
-def build_backbone(name: str, weights: Path | None, *, width: int = 64, seed: int = 0) -> nn.Module:
-    """A frozen backbone by name: resnet18 to resnet152 (2D), or a network of SRTG (3D). Without `weights` drawn from `seed`.
-
-    Weights are MMAction2's recognisers or torchvision's for ResNets, ours or the authors' for SRTG. Raises: ClipmillError for a
-    name that does not exist, or a file of which nothing fits.
-    """
-    images = {f"resnet{depth}": depth for depth in DEPTHS}
-    torch.manual_seed(seed)
-    report: LoadReport | None = None
-    try:
-        if name in images:
-            network: nn.Module = ResNet(images[name])
-            report = load_resnet(network, weights) if weights else None
-            model: nn.Module = _Pooled(network)
-        elif name in NETWORKS:
-            model = build(name, 2, width=width)
-            model.fc = nn.Identity()  # type: ignore[assignment]
-            if weights:
-                content = read_checkpoint(weights)
-                report = (
-                    load_matching(model, content["models"]["model"])
-                    if "models" in content
-                    else load_srtg(model, content)
-                )
-        else:
-            raise ClipmillError(
-                f"there is no backbone {name!r}.",
-                "No features were made.",
-                f"Take one of: {', '.join([*images, *NETWORKS])}",
-            )
-    except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
-        raise ClipmillError(f"{weights}: {error}", "No features were made.", "Give weights of that backbone.") from None
-    if weights is not None and report is not None and report.missing:
-        print(f"{weights.name}: {report}")
-    return model.eval().requires_grad_(False)
-
-
-def takes_clips(name: str) -> bool:
-    """Whether the backbone is a 3D one."""
-    return name in NETWORKS
 
 
 # Frames of every row
