@@ -69,7 +69,7 @@ def build_backbone(name: str, weights: Path | None, *, width: int = 64, seed: in
             model = Pooled(network)
         else:
             network, load = build(name, 2, width=width), load_srtg
-            network.fc = nn.Identity()  # What the classifier would be given.
+            network.fc = nn.Identity()  # type: ignore[assignment]  # What the classifier would be given.
             model = network
         if weights is not None:
             content = read_checkpoint(weights)
