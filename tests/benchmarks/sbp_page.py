@@ -63,7 +63,7 @@ def motion() -> str:
     if not MOTION.exists():
         return ""
     runs = [json.loads(line) for line in MOTION.read_text().splitlines() if line.strip()]
-    names = list(dict.fromkeys(run["setting"] for run in runs))
+    names = sorted({run["setting"] for run in runs}, key=lambda name: int(name.partition(" ")[2] or 1))
     lines = ["| setting | top-1 of each seed | mean | held per clip, MiB | of plain |", "|---|---|---|---|---|"]
     plain = next((run["saved_bytes"] for run in runs if run["setting"] == "plain"), None)
     for name in names:
