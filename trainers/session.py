@@ -16,6 +16,7 @@ from lightning_fabric import Fabric
 
 from ingest.atomic import write_text
 from ingest.errors import ClipmillError
+from trainers.batch_norm import sub_batch_norms, to_sub
 from trainers.config import Config, check
 from trainers.data import Split, TrainLoader
 from trainers.data import make_loader as make_clip_loader
@@ -167,7 +168,10 @@ def _initialise(module: ModuleType, method: Method, path: Path) -> str:
                 if name not in content["models"]:
                     lines.append(f"--init {path.name}, {name}: not in the file, left as it is")
                     continue
-                report = load_matching(model, content["models"][name])
+                state = content["models"][name]
+                if norms := sub_batch_norms(model):  # The file may be of plain batch norms.
+                    state = to_sub(state, norms)
+                report = load_matching(model, state)
             else:
                 report = module.load_published(model, content)
             if (told := getattr(method, "initialised", None)) is not None:

@@ -21,7 +21,8 @@ from trainers.data import clip_spec, make_loader
 from trainers.engine.evaluation import evaluate
 from trainers.engine.logs import read_csv
 from trainers.engine.loop import make_fabric
-from trainers.session import run_test, run_training
+from trainers.method import find_method
+from trainers.session import _initialise, run_test, run_training
 from trainers.srtg.method import MethodConfig
 
 from .conftest import clipmill, command
@@ -307,3 +308,19 @@ def test_a_mirrored_left_is_a_right_unless_the_config_says_otherwise(config_of: 
             for video_id, label in zip(batch.video_ids, batch.labels.tolist(), strict=True):
                 own = names[true[video_id]]
                 assert names[label] == opposite.get(own, own)
+
+
+def test_init_brings_plain_batch_norm_to_one_over_parts(config_of: ConfigOf, tmp_path: Path) -> None:
+    plain = ("model.gates=off", "train.epochs=1", "train.report=false")
+    run_quietly(config_of(*plain), tmp_path / "plain")
+    weights = tmp_path / "plain" / "checkpoints" / "best.pt"
+    config = config_of(*plain, "model.norm=sub", "model.norm_clips=2")
+    method = find_method("srtg").create(config, 8)
+    _initialise(find_method("srtg"), method, weights)
+    saved = torch.load(weights, weights_only=True)["models"]["model"]
+    own = method.models["model"].state_dict()
+    found = [name for name in saved if name.endswith("running_mean")]
+    assert found
+    for name in found:
+        owner = name.removesuffix(".running_mean")
+        torch.testing.assert_close(own[f"{owner}.bn.running_mean"], saved[name])

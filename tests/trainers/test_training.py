@@ -341,6 +341,7 @@ def test_the_best_checkpoint_has_the_highest_accuracy_and_of_those_the_lowest_lo
         kept = []
         for top1, loss in ((3, 1.0), (3, 2.0), (3, 0.5), (2, 0.1), (4, 3.0)):
             run.step += 1
-            run.epoch_done({"loss": loss, "top1": top1 / 4}, waited_s=0.0)
+            run.epoch_trained(waited_s=0.0)
+            run.epoch_done({"loss": loss, "top1": top1 / 4})
             kept.append(read(run.checkpoints.folder / "best.pt")["step"])
     assert kept == [1, 1, 3, 3, 5]

@@ -135,7 +135,7 @@ class Journal:
             )
         )
 
-    def epoch(self, step: int, epoch: int, seconds: float, splits: Mapping[str, Mapping[str, Any]]) -> None:
+    def epoch(self, step: int, epoch: int, splits: Mapping[str, Mapping[str, Any]]) -> None:
         """The figures of an epoch that has ended at `step`, by split."""
         if not self.writes:
             return
@@ -145,7 +145,7 @@ class Journal:
             self._historical(split, epoch, figures)
         self.epochs.flush()
         shown = "   ".join(f"{split}: {_sentence(figures)}" for split, figures in splits.items())
-        print(f"Epoch [{epoch}]   {shown}   {seconds:.1f} s", flush=True)
+        print(f"Epoch [{epoch}]   {shown}   {splits['train']['seconds']:.1f} s", flush=True)
 
     def _points(self, group: str, step: int, figures: Mapping[str, Any]) -> None:
         if self._events is not None:

@@ -62,7 +62,7 @@ def train(fabric: Fabric, method: Method, run: Run, validation: Any, module: Mod
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
             run.step_done()
-        waited_s = run.loader.wait_s - waited_s
+        run.epoch_trained(run.loader.wait_s - waited_s)
         due = run.epoch % config.train.validate_every == 0 or run.epoch == run.num_epochs
         figures = None
         if due:
@@ -71,7 +71,7 @@ def train(fabric: Fabric, method: Method, run: Run, validation: Any, module: Mod
                 result = _evaluation(module)(fabric, method, validation, average=config.train.average_views)
                 figures = result.figures
                 run.validation_done(result)
-        run.epoch_done(figures, waited_s)
+        run.epoch_done(figures)
 
 
 def set_mode(method: Method, *, training: bool) -> None:

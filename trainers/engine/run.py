@@ -68,6 +68,7 @@ class Run:
     _waiting: list[StepRow] = field(default_factory=list)
     _last: dict[str, float | None] = field(default_factory=dict)
     _shape: tuple[int, ...] = ()
+    _epoch: dict[str, float | None] = field(default_factory=dict)
     _epoch_started_s: float = field(default_factory=time.perf_counter)
     _stages: dict[str, Stage] = field(default_factory=dict)
     _signal: str | None = None
@@ -167,18 +168,20 @@ class Run:
         self.speed.rates()  # The interval of training begins anew.
         self._step_ended_s = time.perf_counter()
 
-    def epoch_done(self, validation: Mapping[str, float | None] | None, waited_s: float) -> None:
-        """After the last step of an epoch (the loader stands at the next one): log, save, note the best."""
+    def epoch_trained(self, waited_s: float) -> None:
+        """After the last step of an epoch, before its validation: what it took, of which `waited_s` for data."""
         self._read_waiting()
         seconds = time.perf_counter() - self._epoch_started_s
-        splits: dict[str, Mapping[str, Any]] = {
-            "train": {
-                **self.meter.means(),
-                "seconds": seconds,
-                "clips_per_s": self.meter.count / seconds,
-                "wait_share": min(waited_s / seconds, 1.0),
-            }
+        self._epoch = {
+            **self.meter.means(),
+            "seconds": seconds,
+            "clips_per_s": self.meter.count / seconds,
+            "wait_share": min(waited_s / seconds, 1.0),
         }
+
+    def epoch_done(self, validation: Mapping[str, float | None] | None) -> None:
+        """After `epoch_trained` and the validation (the loader stands at the next epoch): log, save, note the best."""
+        splits: dict[str, Mapping[str, Any]] = {"train": self._epoch}
         best = False
         if validation is not None:
             splits["val"] = validation
@@ -190,7 +193,7 @@ class Run:
                 self.journal.tell(
                     f"best so far: validation {name} {validation[name]:.4f}, after epoch {self.epoch - 1}"
                 )
-        self.journal.epoch(self.step, self.epoch - 1, seconds, splits)
+        self.journal.epoch(self.step, self.epoch - 1, splits)
         self.meter = Meter()
         self._epoch_started_s = time.perf_counter()
         if best or self.epoch % self.config.train.save_every == 0 or self.epoch == self.num_epochs:
