@@ -21,7 +21,7 @@ from trainers.config import Config, check
 from trainers.data import Split, TrainLoader
 from trainers.data import make_loader as make_clip_loader
 from trainers.engine import checkpoints
-from trainers.engine.evaluation import evaluate, save_scores
+from trainers.engine.evaluation import evaluate, save_scores, without_ranks
 from trainers.engine.loop import make_fabric, train
 from trainers.engine.optimizers import build_optimizer
 from trainers.engine.overfit import OverfitLoader
@@ -107,7 +107,7 @@ def run_test(checkpoint: Path, overrides: Sequence[str] = (), method_name: str |
     for key, model in method.models.items():
         model.load_state_dict(state["models"][key])
         method.models[key] = fabric.setup_module(model)
-    with loader:
+    with loader, without_ranks(fabric, method):
         result = getattr(module, "evaluate", evaluate)(fabric, method, loader, average=config.train.average_views)
     figures = result.figures | {
         "videos": len(result.labels),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -39,6 +41,27 @@ class Evaluation:
     video_ids: list[str] = field(default_factory=list)
     bad_videos: list[str] = field(default_factory=list)
     extra: dict[str, Any] = field(default_factory=dict)
+
+
+@contextlib.contextmanager
+def without_ranks(fabric: Fabric, method: Method) -> Iterator[None]:
+    """The models as they are under DDP, which waits for all ranks in every forward: ranks may have different numbers of batches.
+
+    Buffers are made those of rank 0 first, as DDP would in the next forward.
+    """
+    if fabric.world_size == 1:
+        yield
+        return
+    wrapped = dict(method.models)
+    for name, model in wrapped.items():
+        method.models[name] = bare = getattr(model, "module", model)
+        for buffer in bare.buffers():
+            torch.distributed.broadcast(buffer, 0)
+    try:
+        with fabric.autocast():
+            yield
+    finally:
+        method.models.update(wrapped)
 
 
 @torch.no_grad()

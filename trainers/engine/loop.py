@@ -11,7 +11,7 @@ from lightning_fabric.strategies import DDPStrategy
 
 from trainers.config import Config
 from trainers.data import make_loader
-from trainers.engine.evaluation import evaluate
+from trainers.engine.evaluation import evaluate, without_ranks
 from trainers.engine.optimizers import base_lr, set_lr
 from trainers.engine.run import Run
 from trainers.engine.schedules import lr_factor
@@ -68,7 +68,8 @@ def train(fabric: Fabric, method: Method, run: Run, validation: Any, module: Mod
         if due:
             _settle_batch_norm(fabric, method, config)
             if validation is not None:
-                result = _evaluation(module)(fabric, method, validation, average=config.train.average_views)
+                with without_ranks(fabric, method):
+                    result = _evaluation(module)(fabric, method, validation, average=config.train.average_views)
                 figures = result.figures
                 run.validation_done(result)
         run.epoch_done(figures)
