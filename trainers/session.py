@@ -95,20 +95,20 @@ def run_test(checkpoint: Path, overrides: Sequence[str] = (), method_name: str |
     module = find_method(name)
     config: Config = check(state["config"], module.MethodConfig, str(checkpoint), overrides)
     fabric = make_fabric(config)
-    loader = loader_of(module, config, "test", fabric)
-    if loader.dataset.class_names != state["class_names"]:
-        raise ClipmillError(
-            f"{config.data.root} has other classes than the model was trained on"
-            f" ({len(loader.dataset.class_names)} instead of {len(state['class_names'])}, or in another order).",
-            "Nothing was tested: the scores would be of the wrong classes.",
-            "Test on a root that was ingested with the same class list.",
-        )
-    method: Method = module.create(config, len(state["class_names"]))
-    for key, model in method.models.items():
-        model.load_state_dict(state["models"][key])
-        method.models[key] = fabric.setup_module(model)
-    with loader, without_ranks(fabric, method):
-        result = getattr(module, "evaluate", evaluate)(fabric, method, loader, average=config.train.average_views)
+    with contextlib.closing(loader_of(module, config, "test", fabric)) as loader:
+        if loader.dataset.class_names != state["class_names"]:
+            raise ClipmillError(
+                f"{config.data.root} has other classes than the model was trained on"
+                f" ({len(loader.dataset.class_names)} instead of {len(state['class_names'])}, or in another order).",
+                "Nothing was tested: the scores would be of the wrong classes.",
+                "Test on a root that was ingested with the same class list.",
+            )
+        method: Method = module.create(config, len(state["class_names"]))
+        for key, model in method.models.items():
+            model.load_state_dict(state["models"][key])
+            method.models[key] = fabric.setup_module(model)
+        with without_ranks(fabric, method):
+            result = getattr(module, "evaluate", evaluate)(fabric, method, loader, average=config.train.average_views)
     figures = result.figures | {
         "videos": len(result.labels),
         "bad_videos": result.bad_videos,
