@@ -157,7 +157,8 @@ class Runs:
                 return RankState(
                     # At time 0 nothing is dead: what is kept must not depend on the clock.
                     reader.info(now=0.0),
-                    newest[-1] if newest else None,
+                    # A validation has no backward pass: while it lasts, how training goes is what one wants to see.
+                    next(reversed(training or newest), None),
                     recent(training or newest),
                     reader.stages(),
                     reader.stages_now(),

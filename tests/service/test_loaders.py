@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sqlite3
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from fastapi.testclient import TestClient
 from loaders.telemetry import SpeedSample, TelemetryWriter
 from service.app import create_app
 from service.settings import Settings
+from tests.service.conftest import sample
 
 LOCAL = "http://127.0.0.1"
 
@@ -164,3 +166,15 @@ def test_a_long_run_is_drawn_while_it_is_written_and_its_history_made_anew(clien
         assert 200 <= len(speed["samples"]) <= 203
         time.sleep(0.05)
     writer.close("finished")
+
+
+def test_after_a_validation_the_latest_report_is_still_one_of_training(root: Path, tmp_path: Path) -> None:
+    writer = TelemetryWriter(tmp_path / "runs" / "a", {"method": "srtg"})
+    try:
+        writer.report(sample(10))
+        writer.report(replace(sample(10, phase="val"), backward=None))
+        client = TestClient(create_app(Settings({"motion": root}, tmp_path / "runs")), base_url=LOCAL)
+        latest = listed(client)["a"]["latest"]
+        assert (latest["phase"], latest["backward"]) == ("train", 90.0)
+    finally:
+        writer.close("finished")
