@@ -10,7 +10,6 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from types import TracebackType
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -29,9 +28,8 @@ from loaders.multigrid.plan import ShapePlan
 from loaders.order import epoch_order
 from loaders.processes import ProcessEngine
 from loaders.statistics import Statistics, report
+from loaders.stream_state import resumed, stream_state
 from loaders.telemetry import Stage
-
-_STATE_VERSION = 1
 
 Workers = Literal["processes", "threads"]
 
@@ -315,29 +313,16 @@ class ClipLoader:
 
     def state_dict(self) -> dict[str, Any]:
         """Where the stream stands: after the last batch that was handed out. A few integers, whatever the place."""
-        return {
-            "version": _STATE_VERSION,
-            "seed": self.seed,
-            "epoch": self.epoch,
-            "position": self._position,
-            "num_items": self.num_items,
-        }
+        return stream_state(self.epoch, self._position, seed=self.seed, num_items=self.num_items)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from `state`, with this loader's own threads and ranks.
 
         Raises: ClipmillError when the state is of another seed or another number of clips: its order is another one.
         """
-        mine = {"version": _STATE_VERSION, "seed": self.seed, "num_items": self.num_items}
-        for name, value in mine.items():
-            if state.get(name) != value:
-                raise ClipmillError(
-                    f"the loader state has {name} {state.get(name)}, this loader {value}.",
-                    "The stream cannot go on in the same order.",
-                    "Resume with the data and the seed of the first run, or start anew with the weights only (--init).",
-                )
+        epoch, position = resumed(state, seed=self.seed, num_items=self.num_items)
         self._stop_stream()
-        self.epoch, self._position = int(state["epoch"]), int(state["position"])
+        self.epoch, self._position = epoch, position
 
     def close(self) -> None:
         """Stop the threads and close the files. The loader cannot be used afterwards; a second call does nothing."""
@@ -349,7 +334,5 @@ class ClipLoader:
     def __enter__(self) -> ClipLoader:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()

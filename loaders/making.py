@@ -70,8 +70,10 @@ class ClipMaker:
         self._dataset, self._reader = dataset, reader
         self._scratch = np.empty(0, np.uint8)
 
-    def make(self, spec: ClipSpec, place: Place, out: np.ndarray, *, replace_bad: bool) -> Made:
-        """One clip into `out`, uint8 (T, H, W, C).
+    def make(
+        self, spec: ClipSpec, place: Place, out: np.ndarray, *, replace_bad: bool, plan: ClipPlan | None = None
+    ) -> Made:
+        """One clip into `out`, uint8 (T, H, W, C), by its `plan` if that is made already.
 
         With `replace_bad`, a clip that cannot be made gives way to another that only the place determines.
 
@@ -81,10 +83,11 @@ class ClipMaker:
         first: ClipError | None = None
         for item in replacements(place.item, len(self._dataset) * spec.num_views, place.seed, place.epoch, place.k):
             try:
-                made = self._make(spec, item, place, out)
+                made = self._make(spec, plan or self.plan(spec, item, place), out)
                 made.bad = bad
                 return made
             except ClipError as error:
+                plan = None
                 video = item // spec.num_views
                 first = first or error
                 bad.append(BadSample(video, self._dataset.name(video), error.reason, error.message, error.frame))
@@ -106,8 +109,7 @@ class ClipMaker:
             label=int(dataset.labels[video]),
         )
 
-    def _make(self, spec: ClipSpec, item: int, place: Place, out: np.ndarray) -> Made:
-        plan = self.plan(spec, item, place)
+    def _make(self, spec: ClipSpec, plan: ClipPlan, out: np.ndarray) -> Made:
         made = Made(plan)
         started = time.perf_counter()
         try:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any, Protocol
@@ -72,3 +73,17 @@ def find_method(name: str) -> ModuleType:
             f"Did you mean {near[0]!r}?",
         )
     return importlib.import_module(f"trainers.{name}.method")
+
+
+@contextlib.contextmanager
+def blaming(*keys: str) -> Iterator[None]:
+    """Around the making of a method: a ValueError becomes a ClipmillError that names the config keys to mend."""
+    try:
+        yield
+    except ValueError as error:
+        named, those = " and ".join(map(repr, keys)), "those keys" if keys[1:] else "that key"
+        raise ClipmillError(
+            f"config key{'s' * bool(keys[1:])} {named}: {error}.",
+            "Nothing was trained.",
+            f"Mend {those} and try again.",
+        ) from None

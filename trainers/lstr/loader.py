@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -17,11 +16,10 @@ from torch import Tensor
 from ingest.errors import ClipmillError
 from loaders.order import epoch_order, sample_rng
 from loaders.statistics import Statistics
+from loaders.stream_state import resumed, stream_state
 from loaders.telemetry import Stage
 from loaders.windows import OnlineWindows
 from trainers.lstr.data import FeatureDataset
-
-_STATE_VERSION = 1
 
 
 @dataclass
@@ -214,25 +212,11 @@ class WindowLoader:
 
     def state_dict(self) -> dict[str, Any]:
         """Where the stream stands: after the last batch that was handed out."""
-        return {
-            "version": _STATE_VERSION,
-            "seed": self.seed,
-            "epoch": self.epoch,
-            "position": self._position,
-            "sessions": len(self.dataset),
-        }
+        return stream_state(self.epoch, self._position, seed=self.seed, sessions=len(self.dataset))
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from `state`. Raises: ClipmillError when it is of another seed or another data set."""
-        mine = {"version": _STATE_VERSION, "seed": self.seed, "sessions": len(self.dataset)}
-        for name, value in mine.items():
-            if state.get(name) != value:
-                raise ClipmillError(
-                    f"the loader state has {name} {state.get(name)}, this loader {value}.",
-                    "The stream cannot go on in the same order.",
-                    "Resume with the data and the seed of the first run, or start anew with the weights only (--init).",
-                )
-        self.epoch, self._position = int(state["epoch"]), int(state["position"])
+        self.epoch, self._position = resumed(state, seed=self.seed, sessions=len(self.dataset))
 
     def close(self) -> None:
         """Stop the threads and let go of the files. A second call does nothing."""
@@ -244,9 +228,7 @@ class WindowLoader:
     def __enter__(self) -> WindowLoader:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
@@ -268,7 +250,5 @@ class SessionLoader:
     def __enter__(self) -> SessionLoader:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()

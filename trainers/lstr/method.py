@@ -5,25 +5,21 @@ Source: Xu et al., Long Short-Term Transformer for Online Action Detection, Neur
 
 from __future__ import annotations
 
-from ingest.errors import ClipmillError
 from trainers.data import Split
 from trainers.lstr.checkpoints import load_published
 from trainers.lstr.config import MethodConfig
 from trainers.lstr.evaluation import evaluate, save_results
 from trainers.lstr.loader import SessionLoader, WindowLoader
 from trainers.lstr.online import Lstr
+from trainers.method import blaming
 
 __all__ = ["Lstr", "MethodConfig", "create", "evaluate", "load_published", "make_loader", "save_results"]
 
 
 def create(config: MethodConfig, num_classes: int) -> Lstr:
     """The method with fresh weights. Raises: ClipmillError for a network that cannot be."""
-    try:
+    with blaming("model"):
         return Lstr(config, num_classes)
-    except ValueError as error:
-        raise ClipmillError(
-            f"config key 'model': {error}.", "Nothing was trained.", "Mend that key and try again."
-        ) from None
 
 
 def make_loader(

@@ -14,13 +14,12 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from ingest.errors import ClipmillError
 from loaders import ClipBatch
 from trainers.backbones.swin_weights import load_image_swin, load_video_swin
 from trainers.backbones.video_swin import swin_settings
 from trainers.config import Config, DataConfig, Strict
 from trainers.engine.weights import LoadReport
-from trainers.method import Losses
+from trainers.method import Losses, blaming
 from trainers.sbp.kept_tokens import Version
 from trainers.sbp.recognizer import SwinRecognizer
 from trainers.sbp.swin import WITH_GD, Sbp, build_swin
@@ -133,13 +132,9 @@ class SwinSbp:
 
 def create(config: MethodConfig, num_classes: int) -> SwinSbp:
     """The method with fresh weights. Raises: ClipmillError for settings that do not go together, or clips that do not fit."""
-    try:
+    with blaming("model", "sbp"):
         _check_frames(config)
         return SwinSbp(config, num_classes)
-    except ValueError as error:
-        raise ClipmillError(
-            f"config keys 'model' and 'sbp': {error}.", "Nothing was trained.", "Mend those keys and try again."
-        ) from None
 
 
 def load_published(model: nn.Module, checkpoint: Any) -> LoadReport:

@@ -25,7 +25,7 @@ from trainers.lstr.evaluation import evaluate as evaluate_features
 from trainers.lstr.loader import SessionLoader
 from trainers.lstr.losses import mce
 from trainers.lstr.network import LSTR
-from trainers.method import Losses
+from trainers.method import Losses, blaming
 from trainers.sbp.feedback import frozen_features, partial_features
 from trainers.sbp.spatial import SpatialModel, build_spatial
 from trainers.sbp.transforms import normalised, test_view, training_view
@@ -110,12 +110,8 @@ class EndToEnd:
 
 def create(config: MethodConfig, num_classes: int) -> EndToEnd:
     """The method with fresh weights. Raises: ClipmillError for networks that cannot be."""
-    try:
+    with blaming("model"):
         return EndToEnd(config, num_classes)
-    except ValueError as error:
-        raise ClipmillError(
-            f"config key 'model': {error}.", "Nothing was trained.", "Mend that key and try again."
-        ) from None
 
 
 def make_loader(

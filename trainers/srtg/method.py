@@ -13,12 +13,11 @@ from pydantic import Field, field_validator
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from ingest.errors import ClipmillError
 from loaders import ClipBatch
 from trainers.batch_norm import set_clips_per_statistic, with_sub_batch_norm
 from trainers.config import Config, DataConfig, Strict
 from trainers.engine.weights import LoadReport
-from trainers.method import Losses
+from trainers.method import Losses, blaming
 from trainers.srtg.blocks import Place
 from trainers.srtg.checkpoints import load_published
 from trainers.srtg.groups import fine_tuning_groups, published_groups
@@ -116,9 +115,5 @@ class Srtg:
 
 def create(config: MethodConfig, num_classes: int) -> Srtg:
     """The method with fresh weights. Raises: ClipmillError for a network that does not exist."""
-    try:
+    with blaming("model"):
         return Srtg(config, num_classes)
-    except ValueError as error:
-        raise ClipmillError(
-            f"config key 'model': {error}.", "Nothing was trained.", "Mend that key and try again."
-        ) from None
