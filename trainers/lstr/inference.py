@@ -85,7 +85,7 @@ def _first_window(
         window = windows.test(start)
         rows = torch.from_numpy(window.long).to(work[0].device)
         mask = torch.from_numpy(window.mask)[None].to(work[0].device)
-        memory = split.remember(split.compress(tuple(each[rows][:, None] for each in long), mask), mask)
+        memory = split.memory(tuple(each[rows][:, None] for each in long), mask)
     logits = split.decide(tuple(each[indices][:, None] for each in work), memory, every=True)
     decided = windows.rows_decided(start)
     result.scores[decided] = logits[:, 0].float().softmax(1).cpu().numpy()
@@ -110,7 +110,7 @@ def _later_windows(
         if not n:
             memory = None
         elif begin > length:
-            memory = _remembered(split, windows_of_rows(long, begin - length, size, n, rate), None)
+            memory = split.memory(windows_of_rows(long, begin - length, size, n, rate))
         else:
             groups = (np.arange(begin, begin + size) - 1) // rate
             shared = _growing(split, windows, long, int(groups[0]), int(groups[-1]) + 1)
@@ -129,8 +129,4 @@ def _growing(split: SplitLstr, windows: OnlineWindows, long: Rows, first: int, e
     masked = (n - 1 - torch.arange(first, end, device=long[0].device)).clamp_min(0)
     slots = torch.arange(n, device=long[0].device)
     mask = torch.zeros(end - first, n, device=long[0].device).masked_fill(slots < masked[:, None], float("-inf"))
-    return _remembered(split, windows_of_rows(padded, first, end - first, n), mask)
-
-
-def _remembered(split: SplitLstr, rows: Rows, mask: Tensor | None) -> Memory:
-    return split.remember(split.compress(rows, mask), mask)
+    return split.memory(windows_of_rows(padded, first, end - first, n), mask)

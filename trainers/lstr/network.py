@@ -3,6 +3,9 @@
     long rows (N)  -> head -> + position 0..N-1   -> encoder modules: queries 512 -> 16 -> 32 tokens ---.
     work rows (W)  -> head -> + position N..N+W-1 -> decoder, causal, looking at those tokens <---------' -> class scores (W)
 
+The older network of SBP's end-to-end code can have an age memory before the long one: A rows -> head -> GRU -> one more token
+for the decoder, before the others. Its rows have no position of their own, but those of the others begin at A.
+
 Source: Xu et al., Long Short-Term Transformer for Online Action Detection, NeurIPS 2021, arXiv 2107.03377. Names and order of
 the parameters, and every draw of a seeded initialisation, are those of the authors' code.
 """
@@ -39,7 +42,7 @@ PUBLISHED_DECODER = Module(-1, 2, True)
 
 @dataclass(frozen=True)
 class LstrSpec:
-    """What a network is. Sizes of a row in numbers; `num_long` N and `num_work` W in rows; defaults are the published ones.
+    """What a network is. Sizes of a row in numbers; `num_long` N, `num_work` W and `num_ages` A in rows; defaults are the published ones.
 
     `width` is that of the heads' output: 0 keeps the size of the input, None leaves the heads out. `mask_tokens` keeps the
     padding of the long memory masked where the published code forgets it: with self-attention first, or no encoder.
@@ -60,6 +63,12 @@ class LstrSpec:
     activation: Activation = "relu"
     max_positions: int = 5000
     mask_tokens: bool = False
+    num_ages: int = 0
+
+    @property
+    def num_memory(self) -> int:
+        """Rows before the work memory, A + N."""
+        return self.num_ages + self.num_long
 
     @property
     def row_size(self) -> int:
@@ -76,9 +85,13 @@ class LstrSpec:
         """Raises: ValueError, saying which value cannot be."""
         if self.num_work < 1 or self.num_long < 0:
             raise ValueError(f"num_work is {self.num_work} and num_long {self.num_long}; they are at least 1 and 0")
-        if self.num_long + self.num_work > self.max_positions:
+        if self.num_ages < 0 or (self.num_ages and not self.num_long):
             raise ValueError(
-                f"{self.num_long} + {self.num_work} rows need a max_positions of that many; it is {self.max_positions}"
+                f"num_ages is {self.num_ages}; it is 0, or more where there is a long memory that it comes before"
+            )
+        if self.num_memory + self.num_work > self.max_positions:
+            raise ValueError(
+                f"{self.num_memory} + {self.num_work} rows need a max_positions of that many; it is {self.max_positions}"
             )
         if self.dim % 2 or self.dim < 2:
             raise ValueError(f"the width is {self.dim}; sines and cosines need an even one")
@@ -137,10 +150,21 @@ class LSTR(nn.Module):
         self.spec = spec
         shape = (spec.dim, spec.num_heads, spec.hidden, spec.dropout, spec.activation)
         modules = spec.encoder if spec.num_long else ()
+        if spec.num_ages:
+            self.feature_head_ages = FeatureHead(spec)
         if spec.num_long:
             self.feature_head_long = FeatureHead(spec)
         self.feature_head_work = FeatureHead(spec)
         self.pos_encoding = PositionalEncoding(spec.dim, spec.dropout, spec.max_positions)
+        if spec.num_ages:
+            self.ages_modules = nn.GRU(spec.dim, spec.dim)
+            self.ages_linears = nn.Sequential(
+                nn.Linear(spec.dim, spec.dim),
+                nn.ReLU(),
+                nn.Dropout(spec.dropout),
+                nn.Linear(spec.dim, spec.dim),
+                nn.LayerNorm(spec.dim),
+            )
         queries: list[nn.Module | None] = []
         stacks: list[nn.Module] = []
         for each in modules:
@@ -166,19 +190,34 @@ class LSTR(nn.Module):
     ) -> Tensor:
         """Logits (B, W, C) of the rows of the work memory; the last row is now.
 
-        Streams are (B, N + W, size), long rows first. The mask (B, N) is added to the scores of the long rows: -inf where
-        one is padding.
+        Streams are (B, A + N + W, size), oldest rows first. The mask (B, A + N) is added to the scores of the long rows: -inf
+        where one is padding. Its first A say nothing: as published, the age memory takes padding for the row that it repeats.
         """
-        n = self.spec.num_long
-        work = self.feature_head_work(*(None if rows is None else rows[:, n:] for rows in (visual, motion)))
+        streams, a, n = (visual, motion), self.spec.num_ages, self.spec.num_memory
+        work = self.feature_head_work(*_rows(streams, n, None))
         causal = causal_mask(work.shape[1], work.device)
         if not n:
             work = self.pos_encoding(work.transpose(0, 1), first=0)
             return self.classifier(self.dec_modules(work, causal)).transpose(0, 1)
-        long = self.feature_head_long(*(None if rows is None else rows[:, :n] for rows in (visual, motion)))
-        memory, mask = self.encode(self.pos_encoding(long.transpose(0, 1)), memory_key_padding_mask)
+        age = self.age(self.feature_head_ages(*_rows(streams, 0, a)).transpose(0, 1)) if a else None
+        long = self.feature_head_long(*_rows(streams, a, n))
+        mask = None if memory_key_padding_mask is None else memory_key_padding_mask[:, a:]
+        memory, mask = self.encode(self.pos_encoding(long.transpose(0, 1), first=a), mask)
+        if age is not None:
+            memory, mask = self.with_age(age, memory, mask)
         work = self.pos_encoding(work.transpose(0, 1), first=n)
         return self.classifier(self.dec_modules(work, memory, causal, mask)).transpose(0, 1)
+
+    def age(self, rows: Tensor) -> Tensor:
+        """The token (1, B, D) of the age memory's rows (A, B, D), from their head, oldest first."""
+        return self.ages_linears(self.ages_modules(rows)[1])
+
+    @staticmethod
+    def with_age(age: Tensor, memory: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """The age token before the tokens (S, B, D) of the long memory, and a mask (B, S) that can always see it."""
+        if mask is not None:
+            mask = torch.cat([mask.new_zeros(len(mask), 1), mask], 1)
+        return torch.cat([age, memory]), mask
 
     def encode(self, tokens: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Tokens (N, B, D) of the long memory to what the decoder looks at, and the mask that still belongs to it.
@@ -196,7 +235,14 @@ class LSTR(nn.Module):
         return tokens, mask
 
 
+def _rows(streams: tuple[Tensor | None, ...], first: int, end: int | None) -> list[Tensor | None]:
+    return [None if each is None else each[:, first:end] for each in streams]
+
+
 def _redraw(module: nn.Module) -> None:
-    """Weights of linear layers are drawn once more after construction, so those of stacked copies differ."""
+    """Weights of linear layers are drawn once more after construction, so those of stacked copies differ; a GRU's, too."""
     if isinstance(module, nn.Linear):
         nn.init.kaiming_uniform_(module.weight, a=math.sqrt(5))
+    elif isinstance(module, nn.GRU):
+        for parameter in module.parameters():
+            (nn.init.orthogonal_ if parameter.ndim > 1 else nn.init.normal_)(parameter)

@@ -29,12 +29,14 @@ Rows = tuple[Tensor, ...]
 class Memory:
     """What a decoder looks at: `tokens` (S, B, D), and their keys and values for every decoder layer but the last.
 
-    `mask` (B, S) is added to the scores. Computed once for all windows that share a long memory.
+    `mask` (B, S) is added to the scores. `compressed` is the first encoder module's output (n, B, D). Computed once for all
+    windows that share a long memory.
     """
 
     tokens: Tensor
     keys_values: tuple[tuple[Tensor, Tensor], ...]
     mask: Tensor | None = None
+    compressed: Tensor | None = None
 
     def select(self, index: Tensor) -> Memory:
         """The memories of these windows, int64 (B,)."""
@@ -54,8 +56,8 @@ class SplitLstr:
         self._stacks: list[Any] = list(model.enc_modules)
         self._queries = [None if each is None else each.weight[:, None] for each in _modules(model.enc_queries)]
         pe = model.pos_encoding.pe
-        n = self.spec.num_long
-        self._work_pe = pe[n : n + self.spec.num_work]
+        n, before = self.spec.num_long, self.spec.num_memory
+        self._work_pe = pe[before : before + self.spec.num_work]
         if self._layers:
             first: Attention = self._layers[0].self_attn
             self._work_qkv = linear(self._work_pe, first.in_proj_weight, first.in_proj_bias)
@@ -64,7 +66,7 @@ class SplitLstr:
             _asked(stack, queries) if queries is not None and len(stack.layers) else None
             for queries, stack in zip(self._queries, self._stacks, strict=True)
         ]
-        self._long_pe = pe[:n]
+        self._long_pe = pe[self.spec.num_ages : before]
         self.folds = self.has_queries and self._asked[0] is not None
         if self.folds:
             self._fold_first_module()
@@ -93,7 +95,12 @@ class SplitLstr:
     # What depends on a row
 
     def long_rows(self, visual: Tensor | None, motion: Tensor | None) -> Rows:
-        """What rows (T, size) contribute to a long memory, each tensor (T, ...)."""
+        """What rows (T, size) contribute to a long memory, each tensor (T, ...); to an age memory the last one, if there is one."""
+        if self.spec.num_ages:
+            return (*self._long_rows(visual, motion), self.model.feature_head_ages(visual, motion))
+        return self._long_rows(visual, motion)
+
+    def _long_rows(self, visual: Tensor | None, motion: Tensor | None) -> Rows:
         x = self.model.feature_head_long(visual, motion)
         if not self.folds:
             return (x,)
@@ -108,6 +115,15 @@ class SplitLstr:
         return (x, linear(x, self._layers[0].self_attn.in_proj_weight)) if self._layers else (x,)
 
     # What depends on a window
+
+    def memory(self, rows: Rows, mask: Tensor | None = None) -> Memory:
+        """What the decoder looks at, of windows of `long_rows`, each (A + N, B, ...); `mask` (B, A + N) as in the network."""
+        ages = self.spec.num_ages
+        if not ages:
+            return self.remember(self.compress(rows, mask), mask)
+        mask = None if mask is None else mask[:, ages:]
+        age = self.model.age(rows[-1][:ages].contiguous())
+        return self.remember(self.compress(tuple(each[ages:] for each in rows[:-1]), mask), mask, age)
 
     def compress(self, rows: Rows, mask: Tensor | None = None) -> Tensor:
         """The first encoder module's output (n, B, D) for windows of long rows, each (M, B, ...).
@@ -145,8 +161,11 @@ class SplitLstr:
             return stack(tokens, padding_mask=mask if self.spec.mask_tokens else None)
         return stack(queries.expand(-1, tokens.shape[1], -1), tokens, padding_mask=mask)
 
-    def remember(self, compressed: Tensor, mask: Tensor | None = None) -> Memory:
-        """The other encoder modules, and the decoder's keys and values. `mask` is the one that `compress` was given."""
+    def remember(self, compressed: Tensor, mask: Tensor | None = None, age: Tensor | None = None) -> Memory:
+        """The other encoder modules, and the decoder's keys and values. `mask` is the one that `compress` was given.
+
+        `age` (1, B, D) is the token of the age memory.
+        """
         tokens = compressed
         mask = None if self.has_queries or not self.spec.mask_tokens else mask
         for stack, queries, asked in list(zip(self._stacks, self._queries, self._asked, strict=True))[1:]:
@@ -161,8 +180,10 @@ class SplitLstr:
                 for layer in others:
                     x = layer(x, tokens, padding_mask=mask)
                 tokens, mask = stack.finish(x), None
+        if age is not None:
+            tokens, mask = self.model.with_age(age, tokens, mask)
         pairs = tuple(_keys_values(layer.multihead_attn, tokens) for layer in self._layers[:-1])
-        return Memory(tokens, pairs, mask)
+        return Memory(tokens, pairs, mask, compressed)
 
     def decide(self, rows: Rows, memory: Memory | None, *, every: bool = False) -> Tensor:
         """Logits (B, C) of the newest row of windows of work rows, each (W, B, ...); with `every`, (W, B, C) of all.

@@ -33,10 +33,12 @@ class LSTRStream:
         if mode not in ("exact", "reference"):
             raise ValueError(f"the mode is {mode!r}; there are exact and reference")
         spec = self.split.spec
-        if (windows.num_long, windows.num_work) != (spec.num_long, spec.num_work):
+        if (windows.num_long, windows.num_work) != (spec.num_memory, spec.num_work):
             raise ValueError(
-                f"the windows have {windows.num_long} + {windows.num_work} rows, the network {spec.num_long} + {spec.num_work}"
+                f"the windows have {windows.num_long} + {windows.num_work} rows, the network {spec.num_memory} + {spec.num_work}"
             )
+        if spec.num_ages and mode == "reference":
+            raise ValueError("the published stream knows no age memory: use the mode exact")
         self.windows, self.mode = windows, mode
         self._device = self.split.model.classifier.weight.device
         self._work_span = windows.work_length - windows.work_rate  # from the oldest row of a full window to the newest
@@ -51,8 +53,11 @@ class LSTRStream:
         self._work = _Ring(self._work_span + 1)
         self._memory: Memory | None = None
         self._memory_of: int | None = None
-        self.compressed: Tensor | None = None
+
+    @property
+    def compressed(self) -> Tensor | None:
         """Output of the first encoder module, (n, 1, D)."""
+        return None if self._memory is None else self._memory.compressed
 
     @torch.no_grad()
     def push(self, visual: Tensor | None, motion: Tensor | None = None) -> Tensor | None:
@@ -97,13 +102,12 @@ class LSTRStream:
             rows = tuple(each[::rate] for each in rows)
         mask = None
         missing = self.windows.num_long - len(rows[0])
-        if missing and not self.split.folds:
-            # Padding is row 0 once more, and can be seen where the published code forgets its mask.
+        if missing and (not self.split.folds or self.split.spec.num_ages):
+            # Padding is row 0 once more, and can be seen where the published code forgets its mask, and by an age memory.
             rows = tuple(torch.cat([each[:1].expand(missing, -1), each]) for each in rows)
             mask = torch.zeros(1, self.windows.num_long, device=self._device)
             mask[:, :missing] = float("-inf")
-        self.compressed = self.split.compress(tuple(each[:, None] for each in rows), mask)
-        self._memory, self._memory_of = self.split.remember(self.compressed, mask), which
+        self._memory, self._memory_of = self.split.memory(tuple(each[:, None] for each in rows), mask), which
 
 
 class _Ring:

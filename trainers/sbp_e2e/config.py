@@ -92,6 +92,7 @@ class ModelConfig(Strict):
     """Memories in seconds, every rate-th row used; modules are [queries, layers, final norm], -1 queries for none."""
 
     spatial: SpatialConfig = SpatialConfig()
+    ages_seconds: int = Field(0, ge=0, description="before the long memory, at its rate: a GRU makes one token of them")
     long_seconds: int = Field(128, ge=0, description="0: no long memory")
     long_rate: int = Field(4, ge=1)
     work_seconds: int = Field(8, ge=1)
@@ -133,6 +134,15 @@ class MethodConfig(Config):
 
     @model_validator(mode="after")
     def _goes_together(self) -> MethodConfig:
+        ages = self.model.ages_seconds
+        if ages and not self.model.long_seconds:
+            raise ValueError("model.ages_seconds needs a model.long_seconds: the age memory comes before the long one")
+        if ages * self.data.fps % self.model.long_rate:
+            raise ValueError(
+                f"model.ages_seconds is {ages}, {ages * self.data.fps} frames, no multiple of model.long_rate {self.model.long_rate}"
+            )
+        if ages and self.inference.mode == "stream-reference":
+            raise ValueError("inference.mode stream-reference knows no age memory: use batch or stream")
         self.windows()
         partial = self.feedback.keep_ratio is not None and not self.model.spatial.freeze
         if partial and not self.model.spatial.frozen_bn:
@@ -144,12 +154,17 @@ class MethodConfig(Config):
         return self
 
     def windows(self) -> OnlineWindows:
-        """The memories, in rows."""
+        """The memories, in rows. The age memory is the older part of their long one."""
         model = self.model
         return OnlineWindows.from_seconds(
             self.data.fps, work_s=model.work_seconds, work_rate=model.work_rate,
-            long_s=model.long_seconds, long_rate=model.long_rate,
+            long_s=model.ages_seconds + model.long_seconds, long_rate=model.long_rate,
         )  # fmt: skip
+
+    @property
+    def num_ages(self) -> int:
+        """Rows of the age memory that are used, A."""
+        return self.model.ages_seconds * self.data.fps // self.model.long_rate
 
     def spec(self, num_classes: int, num_features: int) -> LstrSpec:
         """The temporal model over features of `num_features`."""
@@ -160,7 +175,8 @@ class MethodConfig(Config):
             motion_size=0,
             modality="visual",
             width=max(model.width, 0) if model.heads else None,
-            num_long=windows.num_long,
+            num_long=windows.num_long - self.num_ages,
+            num_ages=self.num_ages,
             num_work=windows.num_work,
             encoder=tuple(Module(*each) for each in model.encoder),
             decoder=Module(-1, *model.decoder),

@@ -39,7 +39,7 @@ class FrameDataset(FeatureDataset):
 
 @dataclass
 class FrameBatch(WindowBatch):
-    """Windows of frames: `visual` is float32 (B, N + W, 3, H, W), long rows first."""
+    """Windows of frames: `visual` is float32 (B, N + W, 3, H, W), oldest rows first; N counts those of an age memory, too."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -54,7 +54,7 @@ Transform = Callable[[np.ndarray, Rng | None], Tensor]
 
 class FrameWindowLoader(WindowLoader):
     """Training windows of frames. Long and work memory are transformed each by itself, as published: mirrored, scaled and
-    cropped apart. What is drawn depends on (seed, epoch, place) alone.
+    cropped apart; an age memory is the older part of the long one. What is drawn depends on (seed, epoch, place) alone.
     """
 
     def __init__(

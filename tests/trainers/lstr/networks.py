@@ -40,6 +40,10 @@ SPECS = {
     "no_decoder_layer": replace(SMALL, decoder=Module(-1, 0, True)),
     "no_long_memory": replace(SMALL, num_long=0),
     "no_long_memory_one_layer": replace(SMALL, num_long=0, decoder=Module(-1, 1, True)),
+    "ages": replace(SMALL, num_ages=3),
+    "ages_masked_self_attention": replace(
+        SMALL, encoder=(Module(-1, 1, True),), mask_tokens=True, num_ages=2, decoder=Module(-1, 1, True)
+    ),
     "motion_no_heads": replace(SMALL, modality="motion", motion_size=8, width=None),
     "visual_own_width": replace(SMALL, modality="visual", visual_size=8, width=0),
 }
@@ -58,4 +62,4 @@ def make(spec: LstrSpec, seed: int = 0) -> LSTR:
 
 
 def windows_for(spec: LstrSpec, long_rate: int, work_rate: int = 1) -> OnlineWindows:
-    return OnlineWindows(spec.num_work * work_rate, work_rate, spec.num_long * long_rate, long_rate)
+    return OnlineWindows(spec.num_work * work_rate, work_rate, spec.num_memory * long_rate, long_rate)

@@ -167,9 +167,12 @@ def test_memories_are_transformed_apart_and_again_the_same(toy: Path) -> None:
     torch.testing.assert_close(batches[0].visual[0], torch.cat([long, work]), rtol=0, atol=0)
 
 
-def test_cached_features_give_the_scores_of_the_slow_way(toy: Path) -> None:
+@pytest.mark.parametrize("mode", ["batch", "stream"])
+@pytest.mark.parametrize("ages_seconds", [0, 2])
+def test_cached_features_give_the_scores_of_the_slow_way(toy: Path, ages_seconds: int, mode: str) -> None:
     """One pass over every frame, and every window over its frames anew: the same scores."""
-    config = config_of(toy)
+    model = {"ages_seconds": ages_seconds, "spatial": {"backbone": "resnet18"}}
+    config = config_of(toy, model=model, inference={"mode": mode})
     torch.manual_seed(0)
     method = create(config, len(CLASSES))
     with make_loader(config, "test") as loader:
@@ -189,9 +192,84 @@ def test_cached_features_give_the_scores_of_the_slow_way(toy: Path) -> None:
     np.testing.assert_allclose(found.sessions["four"][0], slow, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("feedback", [{"keep_ratio": 0.2}, {"keep_ratio": 0.25, "jitter": True}, {"keep_ratio": None}])
-def test_both_models_train_and_are_tested(toy: Path, tmp_path: Path, feedback: dict[str, Any]) -> None:
-    config = config_of(toy, feedback=feedback, train={"epochs": 2})
+AGES = {"ages_seconds": 2, "spatial": {"backbone": "resnet18"}}
+
+
+def test_an_age_memory_is_one_more_token_of_the_decoder(toy: Path) -> None:
+    """Against the network written out: frames of 2 s before the long memory, a GRU over them, positions from theirs on."""
+    config = config_of(toy, model=AGES)
+    windows = config.windows()
+    assert (config.num_ages, windows.num_long, windows.long_length) == (2, 6, 12)
+    torch.manual_seed(0)
+    network = create(config, len(CLASSES)).network.eval()
+    assert [tuple(each.shape) for name, each in network.state_dict().items() if name.startswith("ages_linears.3")] == [
+        (16, 16), (16,)
+    ]  # fmt: skip
+    window = windows.test(5)  # rows 0, 2, 4 of a video, behind three slots of padding
+    assert window.num_masked == 3 and window.long.tolist() == [0, 0, 0, 0, 2, 4]
+    rows, mask = torch.randn(2, 14, 512), torch.from_numpy(window.mask).expand(2, -1)
+    a, n, dim = 2, 6, 16
+    tokens = [
+        head.input_linear(part).transpose(0, 1)
+        for head, part in zip(
+            (network.feature_head_ages, network.feature_head_long, network.feature_head_work),
+            (rows[:, :a], rows[:, a:n], rows[:, n:]),
+            strict=True,
+        )
+    ]
+    gru, state = network.ages_modules, torch.zeros(2, dim)
+    for row in tokens[0]:
+        reset, update, new = (row @ gru.weight_ih_l0.T + gru.bias_ih_l0).chunk(3, 1)
+        own_reset, own_update, own_new = (state @ gru.weight_hh_l0.T + gru.bias_hh_l0).chunk(3, 1)
+        update = (update + own_update).sigmoid()
+        state = update * state + (1 - update) * (new + (reset + own_reset).sigmoid() * own_new).tanh()
+    layers = network.ages_linears
+    age = layers[4](layers[3](layers[0](state).relu()))
+    pe = network.pos_encoding.pe
+    queries = network.enc_queries[0].weight[:, None].expand(-1, 2, -1)
+    memory = network.enc_modules[0](queries, tokens[1] + pe[a:n], padding_mask=mask[:, a:])
+    causal = torch.full((8, 8), float("-inf")).triu(1)
+    out = network.dec_modules(tokens[2] + pe[n : n + 8], torch.cat([age[None], memory]), causal)
+    torch.testing.assert_close(network(rows, None, mask), network.classifier(out).transpose(0, 1))
+
+
+def test_feedback_treats_frames_of_the_age_memory_as_any_others(toy: Path) -> None:
+    config = config_of(toy, model=AGES, feedback={"keep_ratio": 0.5})
+    method = create(config, len(CLASSES))
+    with make_loader(config, "train") as loader:
+        batch = next(iter(loader))
+    assert batch.shape == (2, 14, 32, 32)
+    batch.visual.requires_grad_()
+    method.losses(batch, torch.device("cpu")).total.backward()
+    reached = batch.visual.grad.abs().sum((0, 2, 3, 4)) > 0
+    assert reached.nonzero().flatten().tolist() == [0, 2, 4, 6, 8, 10, 12]  # the first is of the age memory
+    assert all(each.grad is not None for each in method.network.parameters())
+
+
+@pytest.mark.parametrize(
+    ("model", "inference", "message"),
+    [
+        ({"long_seconds": 0}, {}, "needs a model.long_seconds"),
+        ({"ages_seconds": 1, "long_seconds": 4, "long_rate": 4}, {}, "2 frames, no multiple of model.long_rate 4"),
+        ({}, {"mode": "stream-reference"}, "knows no age memory"),
+    ],
+)
+def test_an_age_memory_needs_what_comes_after_it(
+    toy: Path, model: dict[str, Any], inference: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ClipmillError, match=message):
+        config_of(toy, model=AGES | model, inference=inference)
+
+
+@pytest.mark.parametrize(
+    ("feedback", "ages_seconds"),
+    [({"keep_ratio": 0.2}, 0), ({"keep_ratio": 0.25, "jitter": True}, 2), ({"keep_ratio": None}, 0)],
+)
+def test_both_models_train_and_are_tested(
+    toy: Path, tmp_path: Path, feedback: dict[str, Any], ages_seconds: int
+) -> None:
+    model = {"ages_seconds": ages_seconds, "spatial": {"backbone": "resnet18"}}
+    config = config_of(toy, model=model, feedback=feedback, train={"epochs": 2})
     torch.manual_seed(config.seed)
     before = create(config, len(CLASSES))
     run = run_training(config, tmp_path / "run")
@@ -214,8 +292,9 @@ def test_a_frozen_backbone_is_not_trained(toy: Path) -> None:
     assert all(each.grad is None for each in method.models["spatial"].parameters())
 
 
-def test_published_checkpoints_load_into_both_models(toy: Path) -> None:
-    config = config_of(toy)
+@pytest.mark.parametrize("ages_seconds", [0, 2])
+def test_published_checkpoints_load_into_both_models(toy: Path, ages_seconds: int) -> None:
+    config = config_of(toy, model={"ages_seconds": ages_seconds, "spatial": {"backbone": "resnet18"}})
     theirs, ours = create(config, 4), create(config, 4)
     names = {"enc_queries": "long_queries", "enc_modules": "long_modules", "dec_modules": "work_modules"}
     state = {}
@@ -229,7 +308,12 @@ def test_published_checkpoints_load_into_both_models(toy: Path) -> None:
     }
     for model in ours.models.values():
         assert load_published(model, checkpoint).complete
-    assert ours.network.enc_queries[0].weight.equal(theirs.network.enc_queries[0].weight)
+    for name, each in theirs.network.state_dict().items():
+        assert ours.network.state_dict()[name].equal(each), name
+    published = {f"ages_modules.{kind}_{of}_l0" for kind in ("weight", "bias") for of in ("ih", "hh")}
+    published |= {f"ages_linears.{i}.{leaf}" for i in (0, 3, 4) for leaf in ("weight", "bias")}
+    published |= {f"feature_head_ages.input_linear.0.{leaf}" for leaf in ("weight", "bias")}
+    assert {name for name in theirs.network.state_dict() if "ages" in name} == (published if ages_seconds else set())
 
 
 def test_backbone_weights_are_whole_or_an_error(toy: Path, tmp_path: Path) -> None:
