@@ -164,7 +164,9 @@ def plan_clip(
         scaled = _scale(height, width, short_side, spec)
         spare = (scaled[0] - spec.height, scaled[1] - spec.width)
         top, left = (
-            crop_offsets(room, num_crops if along else 1)[view % num_crops if along else 0]
+            crop_offsets(room, num_crops if along else 1, down=spec.crops == "diagonal")[
+                view % num_crops if along else 0
+            ]
             for room, along in zip(spare, _moving(spec.crops, spare), strict=True)
         )
         mirror = False

@@ -33,7 +33,9 @@ class DataConfig(Strict):
     store: Literal["frames-db", "npy", "raw-frames", "historical", "video-file"] = Field(
         "frames-db", description="what the frames lie in; historical and video-file need no conversion"
     )
-    labels: Path | None = Field(None, description="labels of plain videos (store video-file)")
+    labels: tuple[Path, ...] | Path | None = Field(
+        None, description="labels of plain videos (store video-file): a file, or several of one format"
+    )
     labels_format: str = "labels-csv"
     train_split: str = "train"
     val_split: str = "val"

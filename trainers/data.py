@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from ingest.annotations.read import read_annotations
+from ingest.annotations.read import read_several
 from ingest.errors import ClipmillError
 from loaders import ClipDataset, ClipLoader, ClipSpec, RandomInterval, Segments
 from loaders.augment import FlipLabels, Recipe, flip_labels, recipe_by_name, recipe_from_config
@@ -85,7 +86,8 @@ def _sampler(data: DataConfig, intervals: tuple[int, ...]) -> Sampler:
 def dataset(data: DataConfig, split: str | None) -> ClipDataset:
     """The videos of a split, from the store that the config names. Raises: ClipmillError when there is none."""
     if data.store == "video-file":
-        found = read_annotations(data.labels, data.labels_format) if data.labels else None
+        files = (data.labels,) if isinstance(data.labels, Path) else data.labels
+        found = read_several(files, data.labels_format) if files else None
         return ClipDataset.of_videos(data.root, found, split if found else None)
     if data.store == "historical":
         return ClipDataset.of_historical(data.root)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -93,6 +95,31 @@ def read_annotations(path: Path, format: str, **options: Any) -> Annotations:
         if name not in known:
             raise ClipmillError(f"the format {format} has no option {name!r}.", NOTHING_DONE, _nearest(name, known))
     return reader(path, **options)
+
+
+def read_several(paths: Sequence[Path], format: str) -> Annotations:
+    """Files of one format as one, say a list per split. Classes that are numbers only go up to the largest of all files.
+
+    Raises: ClipmillError as `read_annotations`, and for files whose classes are not in one order.
+    """
+    parts = [read_annotations(path, format) for path in paths]
+    classes = max((part.classes for part in parts), key=len)
+    for path, part in zip(paths, parts, strict=True):
+        if part.classes != classes[: len(part.classes)] or bool(part.classes) != bool(classes):
+            raise ClipmillError(
+                f"{path} has other classes than the files beside it, or in another order.",
+                NOTHING_DONE,
+                "Read it by itself.",
+            )
+    return replace(
+        parts[0],
+        source=", ".join(map(str, paths)),
+        rows=[row for part in parts for row in part.rows],
+        skipped=[each for part in parts for each in part.skipped],
+        clipped=[each for part in parts for each in part.clipped],
+        skip_reasons=sum((part.skip_reasons for part in parts), Counter()),
+        classes=classes,
+    )
 
 
 def _nearest(name: str, known: list[str]) -> str:

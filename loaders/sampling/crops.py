@@ -26,11 +26,15 @@ class Box:
         return self.left, self.top, self.left + self.width, self.top + self.height
 
 
-def crop_offsets(room: int, num_crops: int) -> list[int]:
-    """Offsets of `num_crops` crops spread evenly over `room` spare pixels; one crop is the centre one."""
+def crop_offsets(room: int, num_crops: int, *, down: bool = False) -> list[int]:
+    """Offsets of `num_crops` crops spread evenly over `room` spare pixels; one crop is the centre one.
+
+    Places between pixels are rounded, or always `down`.
+    """
     if num_crops == 1:
         return [room // 2]
-    return [round(room * i / (num_crops - 1)) for i in range(num_crops)]
+    last = num_crops - 1
+    return [room * i // last if down else round(room * i / last) for i in range(num_crops)]
 
 
 def rescaled(height: int, width: int, short_side: float, long_side: float = float("inf")) -> tuple[int, int]:

@@ -116,6 +116,7 @@ def test_crops_lie_centred_or_spread_from_edge_to_edge():
     assert crop_offsets(9, 2) == [0, 9]
     assert crop_offsets(116, 3) == [0, 58, 116]
     assert crop_offsets(10, 5) == [0, 2, 5, 8, 10]
+    assert crop_offsets(10, 5, down=True) == [0, 2, 5, 7, 10]
 
 
 @pytest.mark.parametrize("sampler", [RandomInterval(4), Segments(4)])

@@ -10,7 +10,7 @@ from ingest.annotations.folders import read_class_folders
 from ingest.annotations.frame_lists import read_frame_list
 from ingest.annotations.manifest import read_manifest
 from ingest.annotations.mmaction_json import read_mmaction_json
-from ingest.annotations.read import read_annotations
+from ingest.annotations.read import FORMATS, read_annotations, read_several
 from ingest.annotations.rows import Annotations, Frames
 from ingest.annotations.srtg import read_srtg_csv
 from ingest.annotations.video_lists import read_video_list
@@ -245,3 +245,26 @@ def test_srtg_csv_of_other_datasets() -> None:
     rows = read_srtg_csv(SRTG / "HACS_clips_v1.1_train.csv").rows
     assert (rows[0].video_id, rows[0].start_s, rows[0].end_s) == ("AbCdEfGhIjK", 15.5, 17.5)
     assert read_srtg_csv(SRTG / "ucf101_split1_train.csv").rows[0].video_id == "v_ApplyEyeMakeup_g08_c01"
+
+
+def test_files_of_one_format_are_read_as_one(tmp_path: Path) -> None:
+    (tmp_path / "k400_train.txt").write_text("a.mp4 300 0\nb.mp4 300 2\n")
+    (tmp_path / "k400_val.txt").write_text("c.mp4 300 1\n")
+    files = [tmp_path / "k400_val.txt", tmp_path / "k400_train.txt"]
+    found = read_several(files, "frame-list")
+    assert [(row.path, row.split, row.label) for row in found.rows] == [
+        ("c.mp4", "val", "1"), ("a.mp4", "train", "0"), ("b.mp4", "train", "2")
+    ]  # fmt: skip
+    assert found.class_names() == ["0", "1", "2"] and found.class_indices() == [1, 0, 2]
+
+
+def test_files_with_classes_in_another_order_are_not(tmp_path: Path) -> None:
+    parts = {"one": ["b", "a"], "two": ["a", "b"]}
+
+    def reader(path: Path) -> Annotations:
+        return Annotations(str(path), classes=parts[path.stem])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(FORMATS, "toy", reader)
+        with pytest.raises(ClipmillError, match=r"two\.json has other classes"):
+            read_several([tmp_path / "one.json", tmp_path / "two.json"], "toy")
