@@ -10,20 +10,38 @@ import torch
 from torch import Tensor
 
 from trainers.backbones.windows3d import Windows
-from trainers.sbp.masks import checkerboard_keep, frame_keep, grid_keep
+from trainers.sbp.masks import checkerboard_keep, frame_keep, grid_keep, grid_stride, random_keep
 
-Version = Literal["v1", "v2", "grid"]
-"""Whole frames; a checkerboard over time and space; one diagonal grid for every frame (from SBP for images)."""
+Version = Literal["v1", "v2", "grid", "random"]
+"""Whole frames; a checkerboard over time and space; from SBP for images one diagonal grid for every frame, or drawn places."""
+
+_SEEDS = 2**31
 
 
 @dataclass(frozen=True)
 class Pattern:
-    """A mask for any stage: `block` is how many of its tokens make a cell of the coarsest stage, along each side."""
+    """A mask for any stage: `block` is how many of its tokens make a cell of the coarsest stage, along each side.
+
+    `offset` chooses one of `num_offsets` masks; None: the fixed one. `keep_ratio` stands for 1 / `downsample` in a grid or
+    drawn places.
+    """
 
     version: Version
     downsample: int
     block: int
     offset: int | None = None
+    keep_ratio: float | None = None
+
+    @property
+    def ratio(self) -> float:
+        """About which part of the tokens is kept."""
+        return 1 / self.downsample if self.keep_ratio is None else self.keep_ratio
+
+    @property
+    def num_offsets(self) -> int:
+        if self.version == "random":
+            return _SEEDS
+        return grid_stride(self.ratio) if self.version == "grid" else self.downsample
 
     def keep(self, sizes: tuple[int, int, int]) -> Tensor:
         """Bool (D, H, W). Raises: ValueError where the mask does not fit the sizes."""
@@ -33,7 +51,7 @@ class Pattern:
             return checkerboard_keep(sizes, self.downsample, block=self.block, offset=self.offset or 0)
         rows, columns = (-(-size // self.block) for size in sizes[1:])
         # The regions of the coarsest stage, on this one; the last cell of an uneven side is a part of a cell.
-        one = grid_keep(rows, columns, 1 / self.downsample, self.offset or 0)
+        one = (grid_keep if self.version == "grid" else random_keep)(rows, columns, self.ratio, self.offset or 0)
         wide = one.repeat_interleave(self.block, 0).repeat_interleave(self.block, 1)
         return wide[: sizes[1], : sizes[2]].expand(sizes)
 
@@ -57,6 +75,15 @@ class KeptTokens:
     core: Tensor | None = None
     """Where the published checkerboard lets the attention learn, bool (nW * Q,); None: everywhere."""
 
+    @property
+    def filled(self) -> Tensor | None:
+        """Which queries only fill up their window, bool (nW, Q); None: none does."""
+        if self.real is None:
+            return None
+        filled = torch.ones_like(self.rows, dtype=torch.bool)
+        filled[self.real] = False
+        return filled.view(-1, self.columns.shape[1])
+
 
 @lru_cache(maxsize=64)
 def kept_tokens(windows: Windows, pattern: Pattern, faithful: bool, device: torch.device) -> KeptTokens:
@@ -67,7 +94,7 @@ def kept_tokens(windows: Windows, pattern: Pattern, faithful: bool, device: torc
     with torch.device("cpu"):  # Whatever the default is: sizes depend on values here.
         keep = pattern.keep(windows.sizes)
         if not keep.any():
-            raise ValueError(f"gd_downsample {pattern.downsample} keeps no token of {windows.sizes}")
+            raise ValueError(f"a ratio of {pattern.ratio:.3g} keeps no token of {windows.sizes}: choose a larger one")
         index = windows.token_index()
         kept = keep.flatten()[index] & (index >= 0)
         most = int(kept.sum(1).max())

@@ -47,19 +47,38 @@ def grid_keep(height: int, width: int, keep_ratio: float, start: int = 0) -> Ten
     dropped, with stride = round(1 / (1 - ratio)). Source: SBP for images (arXiv 2210.00129).
     Raises: ValueError for a ratio that does not lie between 0 and 1.
     """
-    if not 0 < keep_ratio < 1:
-        raise ValueError(f"keep_ratio is {keep_ratio}; it lies between 0 and 1")
-    diagonal = torch.arange(height)[:, None] + torch.arange(width)
+    diagonal, stride = torch.arange(height)[:, None] + torch.arange(width), grid_stride(keep_ratio)
     if keep_ratio <= 0.5:
-        stride = round(1 / keep_ratio)
         return diagonal % stride == start % stride
-    stride = round(1 / (1 - keep_ratio))
     return diagonal % stride != start % stride
+
+
+def grid_stride(keep_ratio: float) -> int:
+    """After how many places a diagonal grid repeats: so many starts there are. Raises: ValueError as `grid_keep`."""
+    _require_ratio(keep_ratio)
+    return round(1 / min(keep_ratio, 1 - keep_ratio))
+
+
+def random_keep(height: int, width: int, keep_ratio: float, seed: int) -> Tensor:
+    """Places of one image without int((1 - ratio) H W) of them, drawn by `seed`, bool (H, W). Source: SBP for images.
+
+    Raises: ValueError for a ratio that does not lie between 0 and 1.
+    """
+    _require_ratio(keep_ratio)
+    places = torch.randperm(height * width, generator=torch.Generator().manual_seed(seed))
+    keep = torch.ones(height * width, dtype=torch.bool)
+    keep[places[: int((1 - keep_ratio) * height * width)]] = False
+    return keep.view(height, width)
 
 
 def expand_blocks(keep: Tensor, block: int) -> Tensor:
     """The mask of a coarse stage on a finer one: every place of the last two axes becomes `block` x `block` places."""
     return keep.repeat_interleave(block, -2).repeat_interleave(block, -1)
+
+
+def _require_ratio(keep_ratio: float) -> None:
+    if not 0 < keep_ratio < 1:
+        raise ValueError(f"keep_ratio is {keep_ratio}; it lies between 0 and 1")
 
 
 def _require_divides(downsample: int, size: int, what: str) -> None:

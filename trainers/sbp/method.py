@@ -21,6 +21,7 @@ from trainers.config import Config, DataConfig, Strict
 from trainers.engine.weights import LoadReport
 from trainers.method import Losses, blaming
 from trainers.sbp.kept_tokens import Version
+from trainers.sbp.parts import Learning
 from trainers.sbp.recognizer import SwinRecognizer
 from trainers.sbp.swin import WITH_GD, Sbp, build_swin
 
@@ -30,16 +31,25 @@ Sizes = tuple[int, int, int]
 
 
 class SbpConfig(Strict):
-    """Which gradients are dropped. `gd_downsample` 1 turns SBP off."""
+    """Which gradients are dropped. `gd_downsample` 1 without a `keep_ratio` turns SBP off."""
 
     gd_downsample: int = Field(1, ge=1, description="one token in so many keeps its gradient: 2, 4, 8")
-    version: Version = Field("v1", description="v1: whole frames; v2: a checkerboard; grid: as SBP for images")
+    version: Version = Field(
+        "v1",
+        description="v1: whole frames; v2: a checkerboard; grid, random: one mask for all frames, as SBP for images",
+    )
+    keep_ratio: float | None = Field(
+        None, gt=0, lt=1, description="instead of gd_downsample in grid and random: which part keeps its gradient"
+    )
     with_gd: tuple[tuple[int, ...], ...] | None = Field(
         None, description="flags per stage and block; default: published"
     )
     faithful: bool = Field(False, description="v2 with the published code's wrong roll in shifted blocks")
     random_offset: bool = Field(False, description="another part of the tokens in every step")
     keep_residual: bool = Field(False, description="shortcuts keep their gradient, as in SBP for images")
+    attention: Learning = Field(
+        "query", description="how it learns: kept queries; qkv: kept tokens alone; head: some heads"
+    )
 
 
 class ModelConfig(Strict):
@@ -153,14 +163,15 @@ def _group(name: str) -> str:
 
 def _sbp(config: MethodConfig) -> Sbp | None:
     sbp, settings = config.sbp, config.model.settings()
-    if sbp.gd_downsample == 1:
+    if sbp.gd_downsample == 1 and sbp.keep_ratio is None:
         return None
     flags = sbp.with_gd
     if flags is None:
         if tuple(settings["depths"]) != tuple(map(len, WITH_GD[config.model.size])):
             raise ValueError("sbp.with_gd is not given, and no published flags go with these depths")
         flags = WITH_GD[config.model.size]
-    return Sbp(sbp.gd_downsample, flags, sbp.version, sbp.faithful, sbp.random_offset, sbp.keep_residual)
+    own = sbp.model_dump(exclude={"gd_downsample", "with_gd"})
+    return Sbp(sbp.gd_downsample, flags, **own)
 
 
 def _check_frames(config: MethodConfig) -> None:

@@ -115,9 +115,11 @@ def partial_selected(
     restore: Callable[[Tensor, torch.Size], Tensor],
     x: Tensor,
     tensors: Sequence[Tensor] = (),
+    *,
+    dropped: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
     """The same where `kept` needs `select(x)` only, which is all that is saved; `restore` puts its gradient into zeros."""
-    return _apply(_Plan(full, kept, select, select, restore), x, *tensors)
+    return _apply(_Plan(full, kept, select, select, restore, dropped), x, *tensors)
 
 
 def recompute(step: Step, x: Tensor, tensors: Sequence[Tensor] = ()) -> Tensor:

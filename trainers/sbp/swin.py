@@ -4,34 +4,24 @@ A block with SBP saves its input and nothing else. What the backward pass needs 
 is computed anew from it; queries, projection, MLP and residual are computed for kept tokens alone. So the memory does not
 depend on how much is kept, and the time does. Equal to plain Video Swin in which the gradient of every block's output is
 multiplied by the mask; the published code holds more than six times the input per block for the
-same numbers.
+same numbers. Other ways to learn, those of SBP for images, are options.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import gelu, layer_norm, linear
+from torch.nn.functional import layer_norm, linear
 
-from trainers.backbones.video_swin import (
-    Factors,
-    PatchMerging,
-    SwinBlock,
-    VideoSwin,
-    WindowAttention,
-    add_branch,
-    attend,
-    side_by_side,
-)
-from trainers.backbones.windows3d import Windows, shift_mask
-from trainers.sbp.attention import bias_rows, mask_rows
-from trainers.sbp.kept_tokens import KeptTokens, Pattern, Version, kept_tokens
-from trainers.sbp.partial import partial_backward, recompute, take_rows
+from trainers.backbones.video_swin import PatchMerging, SwinBlock, VideoSwin, WindowAttention, side_by_side
+from trainers.sbp.kept_tokens import Pattern, Version, kept_tokens
+from trainers.sbp.partial import Step, partial_backward, partial_selected, recompute
+from trainers.sbp.parts import Learning, kept_alone, kept_heads, kept_queries
 
 WITH_GD: Mapping[str, tuple[tuple[int, ...], ...]] = {
     "tiny": ((1, 1), (1, 1), (1, 1, 1, 1, 0, 0), (0, 0)),
@@ -48,7 +38,8 @@ class Sbp:
     `downsample`: one token in so many keeps its gradient (1: all). `with_gd`: flags per stage and block. `faithful`: the
     published checkerboard with its wrong roll (v2). `random_offset`: another part is kept in every training step, the same in
     all blocks, instead of always the same one. `keep_residual`: shortcuts pass gradients at dropped tokens too, as in SBP for
-    images; only the branches drop theirs.
+    images; only the branches drop theirs. `keep_ratio` stands for 1 / `downsample` in versions `grid` and `random`; the
+    latter draws in every training step. `attention`: how it learns, see `trainers.sbp.parts`.
     """
 
     downsample: int
@@ -57,6 +48,31 @@ class Sbp:
     faithful: bool = False
     random_offset: bool = False
     keep_residual: bool = False
+    keep_ratio: float | None = None
+    attention: Learning = "query"
+
+    @property
+    def on(self) -> bool:
+        return self.downsample > 1 or self.keep_ratio is not None
+
+    def check(self) -> None:
+        """Raises: ValueError for settings that do not go together."""
+        if self.downsample < 1:
+            raise ValueError(f"gd_downsample is {self.downsample}; it is 1 (off) or more")
+        if self.faithful and (self.version != "v2" or self.attention != "query"):
+            raise ValueError("faithful repeats a defect of version v2 with attention query; the others have none")
+        if self.keep_ratio is not None and self.version not in ("grid", "random"):
+            raise ValueError(f"keep_ratio goes with the versions grid and random; {self.version} takes gd_downsample")
+        if self.keep_ratio is not None and self.downsample > 1:
+            raise ValueError("keep_ratio and gd_downsample say the same twice: leave one of them out")
+        if self.keep_ratio is not None and not 0 < self.keep_ratio < 1:
+            raise ValueError(f"keep_ratio is {self.keep_ratio}; it lies between 0 and 1")
+        if self.random_offset and self.version == "random":
+            raise ValueError("version random draws its tokens in every step: leave random_offset out")
+        if self.attention == "head" and not self.keep_residual:
+            raise ValueError(
+                "attention head learns at every token, which needs the shortcut's gradient: set keep_residual"
+            )
 
 
 class RecomputedAttention(WindowAttention):
@@ -77,50 +93,48 @@ class SbpSwinBlock(SwinBlock):
     attn: RecomputedAttention
     pattern: Pattern | None = None
     faithful = keep_residual = False
+    attention: Learning = "query"
 
     def forward(self, x: Tensor, offset: int | None = None) -> Tensor:
-        if self.pattern is None or not torch.is_grad_enabled():
+        if self.pattern is None or (self.attention != "qkv" and not torch.is_grad_enabled()):
             return super().forward(x)
         windows, factors = self.windows(x), self.draw(x)
-        pattern = self.pattern if offset is None else _shifted(self.pattern, offset)
+        pattern = self.pattern if offset is None else replace(self.pattern, offset=offset)
         kept = kept_tokens(windows, pattern, self.faithful, x.device)
         names, tensors = zip(*self.named_parameters(), strict=True)
-        return partial_backward(
-            lambda x, *_: self.body(x, windows, factors),
-            lambda x, *values: self._kept(x, dict(zip(names, values, strict=True)), windows, factors, kept),
-            lambda dy: dy.flatten(1, 3).index_select(1, kept.tokens),
-            x,
-            tensors,
-            dropped=partial(_without, kept.tokens) if self.keep_residual else None,
-        )
 
-    def _kept(self, x: Tensor, p: Mapping[str, Tensor], windows: Windows, factors: Factors, kept: KeptTokens) -> Tensor:
-        """What the block gives at kept tokens, (B, K, C)."""
-        batch, dim, heads, n = len(x), x.shape[-1], self.attn.num_heads, windows.num_tokens
-        weight, bias = p["attn.qkv.weight"], p.get("attn.qkv.bias")
-        inside = windows.partition(layer_norm(x, (dim,), p["norm1.weight"], p["norm1.bias"], self.norm1.eps))
-        pairs = linear(inside, weight[dim:], None if bias is None else bias[dim:])
-        k, v = pairs.view(len(inside), n, 2, heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
-        few = take_rows(inside.view(batch, -1, dim), kept.rows)
-        q = linear(few, weight[:dim], None if bias is None else bias[:dim])
-        q = q.view(len(inside), -1, heads, dim // heads).transpose(1, 2)
-        table, mask = p["attn.relative_position_bias_table"], shift_mask(windows, x.device)
-        if len(kept.columns) == 1:
-            offsets = table[self.attn.relative_position_index[kept.columns[0], :n]].permute(2, 0, 1)
-        else:
-            offsets = bias_rows(self.attn.bias(table, n), kept.columns)
-        out = attend(q, k, v, offsets, mask_rows(mask, kept.columns), self.attn.scale)
-        out = out.transpose(1, 2).reshape(batch, -1, dim)
-        if kept.core is not None:
-            out = torch.where(kept.core[:, None], out, out.detach())
-        if kept.real is not None:
-            out = take_rows(out, kept.real)
-        first, second = (None if each is None else each.view(batch, 1, 1) for each in factors)
-        mid = take_rows(x.reshape(batch, -1, dim), kept.tokens)
-        mid = add_branch(mid, linear(out, p["attn.proj.weight"], p["attn.proj.bias"]), first)
-        y = layer_norm(mid, (dim,), p["norm2.weight"], p["norm2.bias"], self.norm2.eps)
-        y = linear(gelu(linear(y, p["mlp.fc1.weight"], p["mlp.fc1.bias"])), p["mlp.fc2.weight"], p["mlp.fc2.bias"])
-        return add_branch(mid, y, second)
+        def named(part: Callable[..., Tensor], *beside: Any) -> Step:
+            return lambda x, *values: part(
+                self, x, dict(zip(names, values, strict=True)), windows, factors, kept, *beside
+            )
+
+        def take(tokens: Tensor) -> Tensor:
+            return tokens.flatten(1, 3).index_select(1, kept.tokens)
+
+        def body(x: Tensor, *_values: Tensor) -> Tensor:
+            return self.body(x, windows, factors)
+
+        dropped = partial(_without, kept.tokens) if self.keep_residual else None
+        if self.attention == "query":
+            return partial_backward(body, named(kept_queries), take, x, tensors, dropped=dropped)
+        if self.attention == "head":
+            return partial_backward(body, named(kept_heads, self._drawn_heads()), lambda dy: dy, x, tensors)
+        alone = named(kept_alone)
+
+        def full(x: Tensor, *values: Tensor) -> Tensor:
+            y = self.body(x, windows, factors)
+            few = alone(take(x), *values)
+            return y.flatten(1, 3).index_copy(1, kept.tokens, few.to(y.dtype)).view(y.shape)
+
+        if not torch.is_grad_enabled():
+            return full(x, *tensors)
+        return partial_selected(full, alone, take, partial(_among_zeros, kept.tokens), x, tensors, dropped=dropped)
+
+    def _drawn_heads(self) -> tuple[int, ...]:
+        """Each with the probability that a token is kept with; all of them in evaluation mode."""
+        assert self.pattern is not None
+        drawn = torch.rand(self.attn.num_heads, device="cpu") <= self.pattern.ratio
+        return tuple(range(self.attn.num_heads) if not self.training else drawn.nonzero().flatten().tolist())
 
 
 class RecomputedMerging(PatchMerging):
@@ -144,11 +158,8 @@ class SbpVideoSwin(VideoSwin):
         flags = [len(stage) for stage in sbp.with_gd]
         if flags != list(depths):
             raise ValueError(f"with_gd has flags for {flags} blocks per stage, the network has {list(depths)}")
-        if sbp.downsample < 1:
-            raise ValueError(f"gd_downsample is {sbp.downsample}; it is 1 (off) or more")
-        if sbp.faithful and sbp.version != "v2":
-            raise ValueError("faithful repeats a defect of version v2; the other versions have none")
-        if sbp.downsample > 1 and (settings.get("drop_rate") or settings.get("attn_drop_rate")):
+        sbp.check()
+        if sbp.on and (settings.get("drop_rate") or settings.get("attn_drop_rate")):
             raise ValueError(
                 "SBP computes blocks twice and cannot draw the same dropout again: set both dropout rates to 0"
             )
@@ -159,20 +170,29 @@ class SbpVideoSwin(VideoSwin):
         stage, block = place
         sbp = self._sbp
         made = SbpSwinBlock(*args, **kwargs)
-        if sbp.downsample > 1 and sbp.with_gd[stage][block]:
-            made.pattern = Pattern(sbp.version, sbp.downsample, 2 ** (len(sbp.with_gd) - 1 - stage))
-            made.faithful, made.keep_residual = sbp.faithful, sbp.keep_residual
+        if sbp.on and sbp.with_gd[stage][block]:
+            made.pattern = self._pattern(stage)
+            made.faithful, made.keep_residual, made.attention = sbp.faithful, sbp.keep_residual, sbp.attention
         made.attn.recomputed = not made.checkpointing
         return made
 
     def make_merging(self, dim: int) -> nn.Module:
         return RecomputedMerging(dim)
 
+    def _pattern(self, stage: int) -> Pattern:
+        """The mask of a stage. Cells are tokens of the last stage for video, of the last one with SBP as for images."""
+        sbp = self._sbp
+        last = len(sbp.with_gd) - 1
+        if sbp.version in ("grid", "random"):
+            last = max(i for i, flags in enumerate(sbp.with_gd) if any(flags))
+        return Pattern(sbp.version, sbp.downsample, 2 ** (last - stage), keep_ratio=sbp.keep_ratio)
+
     def per_forward(self) -> tuple[int | None]:
-        """The offset of the mask in this step, None where it is the fixed one."""
-        if not self._sbp.random_offset or not self.training or self._sbp.downsample == 1:
+        """Which mask this step has, None where it is the fixed one."""
+        sbp = self._sbp
+        if not sbp.on or not self.training or not (sbp.random_offset or sbp.version == "random"):
             return (None,)
-        return (int(torch.randint(self._sbp.downsample, ())),)
+        return (int(torch.randint(Pattern(sbp.version, sbp.downsample, 1, None, sbp.keep_ratio).num_offsets, ())),)
 
 
 def build_swin(sbp: Sbp | None, **settings: Any) -> VideoSwin:
@@ -180,8 +200,8 @@ def build_swin(sbp: Sbp | None, **settings: Any) -> VideoSwin:
     return VideoSwin(**settings) if sbp is None else SbpVideoSwin(sbp, **settings)
 
 
-def _shifted(pattern: Pattern, offset: int) -> Pattern:
-    return Pattern(pattern.version, pattern.downsample, pattern.block, offset)
+def _among_zeros(tokens: Tensor, few: Tensor, shape: torch.Size) -> Tensor:
+    return few.new_zeros(shape).flatten(1, 3).index_copy_(1, tokens, few).view(shape)
 
 
 def _without(tokens: Tensor, dy: Tensor) -> Tensor:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -233,26 +235,33 @@ def test_low_precision_is_that_of_the_forward() -> None:
     assert (grads[0] - grads[1]).norm() < 0.03 * grads[1].norm()
 
 
-def test_compiled_models_give_the_same() -> None:
+HEADS = Sbp(1, ((1, 1), (1, 0)), "random", keep_ratio=0.4, keep_residual=True, attention="head")
+"""What is drawn at random in every way: cells, and heads of every block, perhaps none."""
+
+
+@pytest.mark.parametrize("sbp", [SBP, Sbp(2, SBP.with_gd, attention="qkv"), HEADS], ids=["query", "qkv", "head"])
+def test_compiled_models_give_the_same(sbp: Sbp) -> None:
     torch.manual_seed(0)
-    settings = SETTINGS | {"depths": (1, 1)}
-    model, clip = SbpVideoSwin(Sbp(2, ((1,), (0,))), **settings).train(), torch.randn(1, 3, 4, 8, 8)
+    settings, sbp = SETTINGS | {"depths": (1, 1)}, replace(sbp, with_gd=((1,), (0,)))
+    model, clip = SbpVideoSwin(sbp, **settings).train(), torch.randn(1, 3, 4, 8, 8)
     twin = copy.deepcopy(model)
     twin.compile(backend="aot_eager")
     for each in (model, twin):
+        torch.manual_seed(1)
         each(clip).square().sum().backward()
     for mine, theirs in zip(model.parameters(), twin.parameters(), strict=True):
         torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-4, atol=1e-5)
 
 
-def _rank(rank: int, path: str, results: str) -> None:
+def _rank(rank: int, path: str, results: str, sbp: Sbp) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{path}", rank=rank, world_size=2)
     torch.manual_seed(0)
-    model = nn.parallel.DistributedDataParallel(SbpVideoSwin(SBP, **SETTINGS).train())
+    model = nn.parallel.DistributedDataParallel(SbpVideoSwin(sbp, **SETTINGS).train())
     clips = torch.randn(2, 3, 4, 8, 8, generator=torch.Generator().manual_seed(1))
     for _ in range(2):
         model.zero_grad()
+        torch.manual_seed(rank)
         model(clips[rank : rank + 1]).square().sum().backward()
     if rank == 0:
         torch.save([each.grad for each in model.parameters()], results)
@@ -260,12 +269,15 @@ def _rank(rank: int, path: str, results: str) -> None:
     dist.destroy_process_group()
 
 
-def test_ranks_average_their_gradients(tmp_path) -> None:
+@pytest.mark.parametrize("sbp", [SBP, HEADS], ids=["query", "head"])
+def test_ranks_average_their_gradients(tmp_path: Path, sbp: Sbp) -> None:
     results = tmp_path / "gradients.pt"  # Not a queue: whoever puts more than a pipe holds waits for a reader.
-    mp.spawn(_rank, (str(tmp_path / "meet"), str(results)), nprocs=2)
+    mp.spawn(_rank, (str(tmp_path / "meet"), str(results), sbp), nprocs=2)
     torch.manual_seed(0)
-    alone = SbpVideoSwin(SBP, **SETTINGS).train()
+    alone = SbpVideoSwin(sbp, **SETTINGS).train()
     clips = torch.randn(2, 3, 4, 8, 8, generator=torch.Generator().manual_seed(1))
-    (alone(clips).square().sum() / 2).backward()
+    for rank in range(2):
+        torch.manual_seed(rank)
+        (alone(clips[rank : rank + 1]).square().sum() / 2).backward()
     for mine, together in zip(alone.parameters(), torch.load(results), strict=True):
         torch.testing.assert_close(mine.grad, together, rtol=1e-4, atol=1e-4)

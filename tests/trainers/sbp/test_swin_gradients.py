@@ -57,8 +57,9 @@ def masked(gradient: Tensor, mask: Tensor) -> Tensor:
 
 def hook_up(plain: VideoSwin, sbp: Sbp, offset: int | None) -> None:
     """Mask the gradients of `plain` by hooks on what its modules give: nothing of our own operations is used."""
+    last = max(i for i, flags in enumerate(sbp.with_gd) if any(flags))
     for i, stage in enumerate(plain.layers):
-        cell = 2 ** (len(plain.layers) - 1 - i)
+        cell = 2 ** (last - i if sbp.version == "grid" else len(plain.layers) - 1 - i)
         for block, flag in zip(stage.blocks, sbp.with_gd[i], strict=True):
             if flag:
                 block.register_forward_hook(_masking(block, sbp, cell, offset))
