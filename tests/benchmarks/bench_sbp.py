@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from tests.benchmarks._common import write_result
 from trainers.backbones.video_swin import PatchEmbed, VideoSwin, WindowAttention, swin_settings
+from trainers.sbp.parts import Learning
 from trainers.sbp.recognizer import SwinRecognizer
 from trainers.sbp.spatial import build_spatial
 from trainers.sbp.swin import WITH_GD, Sbp, build_swin
@@ -56,7 +57,7 @@ class PublishedPatchEmbed(PatchEmbed):
 
 
 def build(name: str, size: str = "tiny") -> SwinRecognizer:
-    """`plain`, `published formula`, or version/downsample; with ` checkpointing` after it where wanted."""
+    """`plain`, `published formula`, or version/downsample; with ` qkv` and ` checkpointing` after it where wanted."""
     settings = swin_settings(size, drop_path_rate=0.0, checkpointing=name.endswith(" checkpointing"))
     name = name.removesuffix(" checkpointing")
     torch.manual_seed(0)
@@ -69,8 +70,9 @@ def build(name: str, size: str = "tiny") -> SwinRecognizer:
                 elif isinstance(module, PatchEmbed):
                     module.__class__ = PublishedPatchEmbed
         return model
-    version, _, downsample = name.partition("/")
-    sbp = Sbp(int(downsample), WITH_GD[size], version)  # type: ignore[arg-type]
+    attention: Learning = "qkv" if name.endswith(" qkv") else "query"
+    version, _, downsample = name.removesuffix(" qkv").partition("/")
+    sbp = Sbp(int(downsample), WITH_GD[size], version, attention=attention)  # type: ignore[arg-type]
     return SwinRecognizer(build_swin(sbp, **settings), CLASSES)
 
 
@@ -98,7 +100,8 @@ def held(name: str, size: str, frames: int) -> int:
 
 
 def memory() -> dict[str, Any]:
-    names = ["plain", "published formula", "v1/2", "v1/4", "v1/8", "v2/2", "v1/4 checkpointing", "plain checkpointing"]
+    names = ["plain", "published formula", "v1/2", "v1/4", "v1/8", "v2/2", "v1/2 qkv", "v1/4 qkv"]
+    names += ["v1/4 checkpointing", "v1/4 qkv checkpointing", "plain checkpointing"]
     found = {}
     for name in names:
         found[name] = held(name, "tiny", 32)

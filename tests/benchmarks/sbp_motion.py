@@ -2,9 +2,10 @@
 
     python -m tests.benchmarks.sbp_motion --work DIR [--seconds 150]
 
-Every run is `clipmill train sbp` and `clipmill test sbp`; the videos are those of `clipmill demo` (8 classes that differ
-only by motion). A finished run is a line of results/sbp_motion.jsonl; runs that are there are not done again. With
-`--seconds` no run is begun that would not end within them, going by the longest one. The table goes into docs/methods/sbp.md:
+Every run is `clipmill train sbp` and `clipmill test sbp`, computed in one thread: another number of threads rounds
+otherwise, which is enough to change a run. The videos are those of `clipmill demo` (8 classes that differ only by motion).
+A finished run is a line of results/sbp_motion.jsonl; runs that are there are not done again. With `--seconds` no run is
+begun that would not end within them, going by the longest one. The table goes into docs/methods/sbp.md:
 python -m tests.benchmarks.sbp_page
 """
 
@@ -75,6 +76,7 @@ def config_of(root: Path, downsample: int, seed: int, epochs: int) -> MethodConf
 def run(root: Path, work: Path, setting: str, seed: int, epochs: int) -> dict[str, Any]:
     config, folder = config_of(root, SETTINGS[setting], seed, epochs), work / f"{setting.replace(' ', '')}-{seed}"
     shutil.rmtree(folder, ignore_errors=True)
+    torch.set_num_threads(1)
     started = time.perf_counter()
     run_training(config, folder)
     seconds = time.perf_counter() - started
