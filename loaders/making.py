@@ -20,7 +20,7 @@ from loaders.augment.reference import run_imgaug
 from loaders.clips import ClipPlan, ClipSpec, plan_clip
 from loaders.dataset import ClipDataset
 from loaders.order import replacements
-from loaders.pictures import decode_other, is_jpeg
+from loaders.pictures import PARTS, Part, decode_other, is_jpeg
 from loaders.reading import FrameReader, Picture
 
 STAGES = ("read", "decode", "assemble")
@@ -129,20 +129,48 @@ class ClipMaker:
     def _cutter(self, spec: ClipSpec, plan: ClipPlan) -> _Cutter:
         need = plan.level.width * plan.level.height * 3
         if self._scratch.size < need:
-            self._scratch = np.empty(need, np.uint8)
+            # At an odd address, or libjpeg-turbo would write rows round the cache that are read at once.
+            self._scratch = np.empty(need + 1, np.uint8)[1:]
         if plan.drawn is None or spec.executor == "gpu":
             return _Cutter(spec, plan, self._scratch)
         return (_ReferenceCutter if spec.executor == "imgaug" else _FastCutter)(spec, plan, self._scratch)
 
 
 class _Cutter:
-    """The frames of one clip: all geometry is worked out once, per frame remain decode, resize and copy."""
+    """The frames of one clip: all geometry is worked out once, per frame remain decode, resize and copy.
+
+    Of JPEGs of the level's size, only what lies under the crop is decoded, where that can be done.
+    """
 
     def __init__(self, spec: ClipSpec, plan: ClipPlan, scratch: np.ndarray) -> None:
         self._spec, self._plan, self._scratch = spec, plan, scratch
         self._min_size = (0, 0) if spec.exact or spec.geometry == "recipe" else plan.scaled
         self.at = 0
         self._is_scratch = False
+        self._part = self._part_of_level() if PARTS else None
+
+    def _part_of_level(self) -> Part | None:
+        """What the clip needs of a picture of its level; None where it needs all, or the decoder is to scale it."""
+        plan, level = self._plan, self._plan.level
+        if self._spec.exact or self._spec.geometry == "recipe":
+            return None
+        if -(-level.height // 2) >= plan.scaled[0] and -(-level.width // 2) >= plan.scaled[1]:
+            return None
+        top, left, bottom, right = self._box((level.height, level.width))
+        return Part(level.width, level.height, left, top, right - left, bottom - top)
+
+    def _box(self, size: tuple[int, int]) -> tuple[int, int, int, int]:
+        """Top, left, bottom and right of what lies under the crop, in a picture of `size` (height, width)."""
+        (top, left), (height, width) = self._plan.offset, (self._spec.height, self._spec.width)
+        fy, fx = size[0] / self._plan.scaled[0], size[1] / self._plan.scaled[1]
+        y0, y1 = round(top * fy), round((top + height) * fy)
+        x0, x1 = round(left * fx), round((left + width) * fx)
+        return y0, x0, max(y1, y0 + 1), max(x1, x0 + 1)
+
+    def _interpolation(self, height: int, width: int) -> int:
+        """For a picture of that size."""
+        shrunk = max(height / self._plan.scaled[0], width / self._plan.scaled[1])
+        return cv2.INTER_AREA if shrunk > 2 else cv2.INTER_LINEAR
 
     def all_frames(self, pictures: Sequence[Picture], out: np.ndarray, seconds: dict[str, float]) -> None:
         """`at` says which frame was worked on when something was raised."""
@@ -154,12 +182,35 @@ class _Cutter:
                 out[t] = out[t - 1]
                 continue
             started = clock()
-            image = self._decode(picture)
+            part = self._decode_part(picture, out[t]) if self._part is not None else None
+            image = self._decode(picture) if part is None else part
             decoded = clock()
-            self._cut(image, out[t])
+            if part is None:
+                self._cut(image, out[t])
+            else:
+                self._finish(part, out[t])
             seconds["decode"] += decoded - started
             seconds["assemble"] += clock() - decoded
             done = frame
+
+    def _decode_part(self, picture: Picture, out: np.ndarray) -> np.ndarray | None:
+        """What lies under the crop: `out` where nothing is to be scaled, else scratch memory. None if it cannot be had alone."""
+        assert self._part is not None
+        if isinstance(picture, np.ndarray) or not is_jpeg(picture):
+            return None
+        rows, columns = self._part.rows, self._part.columns
+        image = out
+        if out.shape[:2] != (rows, columns):
+            image = self._scratch[: rows * columns * 3].reshape(rows, columns, 3)
+        return image if self._part.decode(picture, image, self._spec.colour) else None
+
+    def _finish(self, part: np.ndarray, out: np.ndarray) -> None:
+        """Scale and mirror what lies under the crop into `out`."""
+        if part is not out:
+            level = self._plan.level
+            cv2.resize(part, out.shape[1::-1], dst=out, interpolation=self._interpolation(level.height, level.width))
+        if self._plan.mirror:  # In place, as what was just written is still in the cache.
+            cv2.flip(out, 1, dst=out)
 
     def _decode(self, picture: Picture) -> np.ndarray:
         """uint8 (H, W, 3), which may be scratch memory."""
@@ -187,17 +238,14 @@ class _Cutter:
         if image.shape[:2] == plan.scaled:
             _copy(image[top : top + height, left : left + width], out, plan.mirror, self._is_scratch)
             return
-        fy, fx = image.shape[0] / plan.scaled[0], image.shape[1] / plan.scaled[1]
-        interpolation = cv2.INTER_AREA if max(fy, fx) > 2 else cv2.INTER_LINEAR
+        interpolation = self._interpolation(*image.shape[:2])
         if self._spec.exact:
             whole = cv2.resize(image, plan.scaled[::-1], interpolation=interpolation)
             _copy(whole[top : top + height, left : left + width], out, plan.mirror, True)
             return
-        y0, y1 = round(top * fy), round((top + height) * fy)
-        x0, x1 = round(left * fx), round((left + width) * fx)
-        part = image[y0 : max(y1, y0 + 1), x0 : max(x1, x0 + 1)]
-        cv2.resize(part, (width, height), dst=out, interpolation=interpolation)
-        if plan.mirror:  # In place, as what was just written is still in the cache.
+        y0, x0, y1, x1 = self._box(image.shape[:2])
+        cv2.resize(image[y0:y1, x0:x1], (width, height), dst=out, interpolation=interpolation)
+        if plan.mirror:
             cv2.flip(out, 1, dst=out)
 
 
@@ -208,10 +256,13 @@ class _FastCutter(_Cutter):
     """
 
     def __init__(self, spec: ClipSpec, plan: ClipPlan, scratch: np.ndarray) -> None:
-        super().__init__(spec, plan, scratch)
         assert plan.drawn is not None
         self._fast = FastCut(plan.drawn, plan.scaled, plan.offset, plan.mirror)
         self._warped = any(isinstance(step, steps.Geometry) for step in plan.drawn.steps)
+        super().__init__(spec, plan, scratch)
+
+    def _part_of_level(self) -> Part | None:
+        return None if self._warped else super()._part_of_level()
 
     def all_frames(self, pictures: Sequence[Picture], out: np.ndarray, seconds: dict[str, float]) -> None:
         super().all_frames(pictures, out, seconds)

@@ -1,16 +1,48 @@
-"""Encoded pictures: their size without decoding, and decoding of what is no JPEG."""
+"""Encoded pictures: their size without decoding, parts of JPEGs, and decoding of what is no JPEG."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
 import simplejpeg
+
+try:
+    from loaders._jpeg_part import decode_part
+except ImportError:  # There was no compiler, or no libjpeg-turbo, where this was installed.
+    PARTS = False
+else:
+    PARTS = True
+"""Whether parts of JPEGs can be decoded by themselves. Otherwise whole pictures are, for the same pixels."""
 
 _JPEG = b"\xff\xd8"
 
 
 def is_jpeg(blob: bytes) -> bool:
     return blob[:2] == _JPEG
+
+
+@dataclass(frozen=True)
+class Part:
+    """Part of a picture of `width` x `height` pixels."""
+
+    width: int
+    height: int
+    left: int
+    top: int
+    columns: int
+    rows: int
+
+    def decode(self, blob: bytes, out: np.ndarray, colour: str) -> bool:
+        """This part of a JPEG into `out`, uint8 (rows, columns, 3) without gaps, transformed fast.
+
+        False, with anything in `out`, when that cannot be: the file is damaged down to there, its size is another one, or
+        `PARTS` is False. Whoever decodes the whole then gets to know why.
+        """
+        return PARTS and decode_part(
+            blob, out, self.width, self.height, self.left, self.top, self.columns, self.rows, colour == "BGR"
+        )
 
 
 def picture_size(blob: bytes) -> tuple[int, int]:

@@ -63,6 +63,7 @@ def test_an_image_copies_what_there_is_and_all_that_is_installed(name: str) -> N
         "configs",
         "clipmill.py",
         "pyproject.toml",
+        "setup.py",
         "constraints.txt",
     }
 

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from ingest.errors import ClipmillError
+from loaders import pictures
 from loaders.bench import Measured, Setting, Shape, _advice, bench, write_report
 from loaders.dataset import ClipDataset
 from loaders.preview import preview
@@ -79,7 +80,7 @@ def test_a_backend_that_can_load_nothing_of_it_is_an_error(root: Path, clipmill:
 def advice_for(root: Path, shape: Shape, **shares: float) -> str:
     one = Measured(Setting(shape, "frames-db", 0, "processes", 2), [10.0, 12.0, 11.0], shares)
     slow = Measured(Setting(shape, "frames-db", 0, "threads", 2), [5.0], shares)
-    (line,) = _advice([one, slow], {"frames-db": ClipDataset(root)})
+    line, *_ = _advice([one, slow], {"frames-db": ClipDataset(root)})
     return line
 
 
@@ -88,6 +89,16 @@ def test_the_advice_names_the_best_and_what_would_be_better(root: Path) -> None:
     assert "a level of 11 px would need fewer bytes" in advice_for(root, Shape(4, 8))
     assert "a faster disk pays" in advice_for(root, Shape(4, 32), read=0.6)
     assert "resizing takes long" in advice_for(root, Shape(4, 32), assemble=0.5)
+
+
+def test_the_advice_tells_of_the_decoder_of_parts_where_it_is_missing(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = Measured(Setting(Shape(4, 32), "frames-db", 0, "processes", 2), [10.0], {})
+    monkeypatch.setattr(pictures, "PARTS", True)
+    assert len(list(_advice([one], {"frames-db": ClipDataset(root)}))) == 1
+    monkeypatch.setattr(pictures, "PARTS", False)
+    assert "libjpeg62-turbo-dev" in list(_advice([one], {"frames-db": ClipDataset(root)}))[1]
 
 
 def test_the_preview_shows_the_next_clips_and_their_frame_numbers(make_loader: MakeLoader, tmp_path: Path) -> None:
