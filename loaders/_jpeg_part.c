@@ -1,4 +1,4 @@
-/* A part of a JPEG picture, straight into place: what lies right, left and below of it is not transformed, what lies above only
+/* A part of JPEG pictures, straight into place: what lies right, left and below of it is not transformed, what lies above only
  * read over. Python's lock is released meanwhile. Built where there is a compiler and libjpeg-turbo's headers (setup.py);
  * loaders/pictures.py decodes whole pictures where it is not. Pixels are those of the whole picture to the last bit. */
 
@@ -83,36 +83,48 @@ static int decode(const unsigned char *data, size_t size, Part part, int bgr, un
     return whole;
 }
 
-PyDoc_STRVAR(decode_part_doc,
-             "decode_part(jpeg, out, width, height, left, top, columns, rows, bgr) -> bool\n\n"
-             "Columns and rows of a JPEG file of width x height pixels into `out`, uint8 (rows, columns, 3) without gaps.\n"
-             "False, with anything in `out`, for a picture that is damaged in what was read or not of that size.\n"
-             "Raises: ValueError for a part that the picture or `out` does not hold.");
+PyDoc_STRVAR(decode_parts_doc,
+             "decode_parts(jpegs, out, width, height, left, top, columns, rows, bgr) -> int\n\n"
+             "Columns and rows of JPEG files of width x height pixels into `out`, uint8 (N, rows, columns, 3) without gaps.\n"
+             "How many were decoded before one that is no bytes, damaged in what was read, or of another size; what lies in\n"
+             "`out` from there on is undefined. Raises: ValueError for a part that the pictures or `out` do not hold.");
 
-static PyObject *decode_part(PyObject *self, PyObject *args) {
-    Py_buffer data, out;
+static PyObject *decode_parts(PyObject *self, PyObject *args) {
+    PyObject *given, *jpegs, *result = NULL;
+    Py_buffer out;
     Part part;
-    int bgr, good;
+    int bgr;
     (void)self;
-    if (!PyArg_ParseTuple(args, "y*w*IIIIIIp", &data, &out, &part.width, &part.height, &part.left, &part.top,
+    if (!PyArg_ParseTuple(args, "Ow*IIIIIIp", &given, &out, &part.width, &part.height, &part.left, &part.top,
                           &part.columns, &part.rows, &bgr))
         return NULL;
+    /* A tuple of our own holds the bytes while the lock is released. */
+    if (!(jpegs = PySequence_Tuple(given))) goto release;
+    const Py_ssize_t count = PyTuple_GET_SIZE(jpegs);
     const unsigned long long need = 3ULL * part.columns * part.rows;
-    if (!part.columns || !part.rows || (unsigned long long)part.left + part.columns > part.width ||
-        (unsigned long long)part.top + part.rows > part.height || need > (unsigned long long)out.len) {
+    if (!need || (unsigned long long)part.left + part.columns > part.width ||
+        (unsigned long long)part.top + part.rows > part.height || need * count > (unsigned long long)out.len) {
         PyErr_SetString(PyExc_ValueError, "the part does not lie in the picture, or does not fit into out");
-        good = -1;
-    } else {
-        Py_BEGIN_ALLOW_THREADS
-        good = decode(data.buf, (size_t)data.len, part, bgr, out.buf);
-        Py_END_ALLOW_THREADS
+        goto release;
     }
-    PyBuffer_Release(&data);
+    Py_ssize_t good = 0, bytes = 0;
+    while (bytes < count && PyBytes_Check(PyTuple_GET_ITEM(jpegs, bytes))) bytes++;
+    Py_BEGIN_ALLOW_THREADS
+    for (; good < bytes; good++) {
+        PyObject *jpeg = PyTuple_GET_ITEM(jpegs, good);
+        if (!decode((unsigned char *)PyBytes_AS_STRING(jpeg), (size_t)PyBytes_GET_SIZE(jpeg), part, bgr,
+                    (unsigned char *)out.buf + good * need))
+            break;
+    }
+    Py_END_ALLOW_THREADS
+    result = PyLong_FromSsize_t(good);
+release:
+    Py_XDECREF(jpegs);
     PyBuffer_Release(&out);
-    return good < 0 ? NULL : PyBool_FromLong(good);
+    return result;
 }
 
-static PyMethodDef methods[] = {{"decode_part", decode_part, METH_VARARGS, decode_part_doc}, {NULL, NULL, 0, NULL}};
+static PyMethodDef methods[] = {{"decode_parts", decode_parts, METH_VARARGS, decode_parts_doc}, {NULL, NULL, 0, NULL}};
 
 static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "_jpeg_part", NULL, 0, methods, NULL, NULL, NULL, NULL};
 

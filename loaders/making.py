@@ -25,6 +25,7 @@ from loaders.reading import FrameReader, Picture
 
 STAGES = ("read", "decode", "assemble")
 MOST_REPLACEMENTS = 10
+_GROUP_BYTES = 256 << 10
 
 
 class ClipError(VideoError):
@@ -127,7 +128,7 @@ class ClipMaker:
         return made
 
     def _cutter(self, spec: ClipSpec, plan: ClipPlan) -> _Cutter:
-        need = plan.level.width * plan.level.height * 3
+        need = max(plan.level.width * plan.level.height * 3, _GROUP_BYTES)
         if self._scratch.size < need:
             # At an odd address, or libjpeg-turbo would write rows round the cache that are read at once.
             self._scratch = np.empty(need + 1, np.uint8)[1:]
@@ -176,41 +177,47 @@ class _Cutter:
         """`at` says which frame was worked on when something was raised."""
         done = -1
         clock = time.perf_counter
-        for t, (frame, picture) in enumerate(zip(self._plan.frames, pictures, strict=True)):
-            self.at = t
+        for t in range(self._all_parts(pictures, out, seconds), len(out)):
+            self.at, frame = t, self._plan.frames[t]
             if frame == done:  # a short video repeats its frames
                 out[t] = out[t - 1]
                 continue
             started = clock()
-            part = self._decode_part(picture, out[t]) if self._part is not None else None
-            image = self._decode(picture) if part is None else part
+            image = self._decode(pictures[t])
             decoded = clock()
-            if part is None:
-                self._cut(image, out[t])
-            else:
-                self._finish(part, out[t])
+            self._cut(image, out[t])
             seconds["decode"] += decoded - started
             seconds["assemble"] += clock() - decoded
             done = frame
 
-    def _decode_part(self, picture: Picture, out: np.ndarray) -> np.ndarray | None:
-        """What lies under the crop: `out` where nothing is to be scaled, else scratch memory. None if it cannot be had alone."""
-        assert self._part is not None
-        if isinstance(picture, np.ndarray) or not is_jpeg(picture):
-            return None
-        rows, columns = self._part.rows, self._part.columns
-        image = out
-        if out.shape[:2] != (rows, columns):
-            image = self._scratch[: rows * columns * 3].reshape(rows, columns, 3)
-        return image if self._part.decode(picture, image, self._spec.colour) else None
-
-    def _finish(self, part: np.ndarray, out: np.ndarray) -> None:
-        """Scale and mirror what lies under the crop into `out`."""
-        if part is not out:
-            level = self._plan.level
-            cv2.resize(part, out.shape[1::-1], dst=out, interpolation=self._interpolation(level.height, level.width))
-        if self._plan.mirror:  # In place, as what was just written is still in the cache.
-            cv2.flip(out, 1, dst=out)
+    def _all_parts(self, pictures: Sequence[Picture], out: np.ndarray, seconds: dict[str, float]) -> int:
+        """Frames of which the part under the crop could be decoded alone: how many are finished, from the first on."""
+        part, clock = self._part, time.perf_counter
+        if part is None or (np.diff(self._plan.frames) == 0).any():
+            return 0
+        size, in_place = out.shape[2:0:-1], out.shape[1:3] == (part.rows, part.columns)
+        interpolation = self._interpolation(part.height, part.width)
+        frame_bytes = part.rows * part.columns * 3
+        # Some frames at a time, as many as a cache holds until they are scaled or mirrored.
+        step = max(_GROUP_BYTES // frame_bytes, 1)
+        for first in range(0, len(out), step):
+            some, target = pictures[first : first + step], out[first : first + step]
+            started = clock()
+            if not in_place:
+                shape = (len(some), part.rows, part.columns, 3)
+                image = self._scratch[: len(some) * frame_bytes].reshape(shape)
+            num_decoded = part.decode(some, target if in_place else image, self._spec.colour)
+            decoded = clock()
+            for t in range(num_decoded):
+                if not in_place:
+                    cv2.resize(image[t], size, dst=target[t], interpolation=interpolation)
+                if self._plan.mirror:  # In place, as what was just written is still in the cache.
+                    cv2.flip(target[t], 1, dst=target[t])
+            seconds["decode"] += decoded - started
+            seconds["assemble"] += clock() - decoded
+            if num_decoded < len(some):
+                return first + num_decoded
+        return len(out)
 
     def _decode(self, picture: Picture) -> np.ndarray:
         """uint8 (H, W, 3), which may be scratch memory."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -9,7 +10,7 @@ import numpy as np
 import simplejpeg
 
 try:
-    from loaders._jpeg_part import decode_part
+    from loaders._jpeg_part import decode_parts
 except ImportError:  # There was no compiler, or no libjpeg-turbo, where this was installed.
     PARTS = False
 else:
@@ -34,14 +35,16 @@ class Part:
     columns: int
     rows: int
 
-    def decode(self, blob: bytes, out: np.ndarray, colour: str) -> bool:
-        """This part of a JPEG into `out`, uint8 (rows, columns, 3) without gaps, transformed fast.
+    def decode(self, pictures: Sequence[bytes | np.ndarray], out: np.ndarray, colour: str) -> int:
+        """This part of JPEGs into `out`, uint8 (N, rows, columns, 3) without gaps, transformed fast.
 
-        False, with anything in `out`, when that cannot be: the file is damaged down to there, its size is another one, or
-        `PARTS` is False. Whoever decodes the whole then gets to know why.
+        How many were decoded before one that could not be: it is no JPEG, damaged down to the part's end, or of another
+        size. Who decodes that one whole gets to know why. None are if not `PARTS`.
         """
-        return PARTS and decode_part(
-            blob, out, self.width, self.height, self.left, self.top, self.columns, self.rows, colour == "BGR"
+        if not PARTS:
+            return 0
+        return decode_parts(
+            pictures, out, self.width, self.height, self.left, self.top, self.columns, self.rows, colour == "BGR"
         )
 
 

@@ -48,7 +48,7 @@ def boxes(count: int) -> Iterator[Part]:
 
 def decoded(part: Part, blob: bytes, colour: str = "RGB") -> np.ndarray | None:
     out = np.full((part.rows, part.columns, 3), 77, np.uint8)
-    return out if part.decode(blob, out, colour) else None
+    return out if part.decode([blob], out[None], colour) else None
 
 
 def cut(part: Part, image: np.ndarray) -> np.ndarray:
@@ -62,6 +62,15 @@ def test_a_part_has_the_pixels_of_the_whole(subsampling: str, colour: str) -> No
     expected = whole(blob, colour)
     for part in boxes(150):
         np.testing.assert_array_equal(decoded(part, blob, colour), cut(part, expected), err_msg=str(part))
+
+
+def test_it_stops_at_the_first_that_it_cannot_decode() -> None:
+    part, blob = Part(WIDTH, HEIGHT, 5, 6, 70, 80), picture()
+    for bad in (b"", blob[:300], np.zeros((HEIGHT, WIDTH, 3), np.uint8)):
+        out = np.zeros((4, part.rows, part.columns, 3), np.uint8)
+        assert part.decode([blob, blob, bad, blob], out, "RGB") == 2
+        np.testing.assert_array_equal(out[:2], np.stack([cut(part, whole(blob))] * 2))
+    assert part.decode([], np.zeros((0, part.rows, part.columns, 3), np.uint8), "RGB") == 0
 
 
 def test_threads_do_not_disturb_each_other() -> None:
@@ -113,12 +122,12 @@ def test_damage_is_told_or_does_not_matter() -> None:
 )
 def test_a_part_outside_is_an_error(part: Part) -> None:
     with pytest.raises(ValueError, match="does not lie in the picture"):
-        part.decode(picture(), np.empty((HEIGHT, WIDTH, 3), np.uint8), "RGB")
+        part.decode([picture()], np.empty((1, HEIGHT, WIDTH, 3), np.uint8), "RGB")
 
 
 def test_too_small_a_place_is_an_error() -> None:
     with pytest.raises(ValueError, match="fit into out"):
-        Part(WIDTH, HEIGHT, 0, 0, 10, 10).decode(picture(), np.empty((9, 10, 3), np.uint8), "RGB")
+        Part(WIDTH, HEIGHT, 0, 0, 10, 10).decode([picture()] * 2, np.empty((19, 10, 3), np.uint8), "RGB")
 
 
 @pytest.mark.parametrize("short_side", [(40, 40), (40, 56), (60, 60), (64, 80), (150, 170)])
