@@ -8,6 +8,7 @@ import platform
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -38,6 +39,14 @@ def write_result(name: str, figures: dict[str, Any]) -> Path:
     path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     print(f"written: {path.name}")
     return path
+
+
+def endless(loader: Any) -> Iterator[int]:
+    """Sizes of a `ClipLoader`'s batches, epoch after epoch."""
+    while True:
+        for batch in loader:
+            batch.wait_until_read()
+            yield len(batch)
 
 
 def machine() -> dict[str, Any]:

@@ -15,7 +15,6 @@ import itertools
 import json
 import re
 import tempfile
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from statistics import median
@@ -25,7 +24,7 @@ import torch
 
 from loaders import ClipDataset, ClipLoader
 from loaders.loader import Backend
-from tests.benchmarks._common import write_result
+from tests.benchmarks._common import endless, write_result
 from tests.benchmarks.bench_loader import (
     CASES,
     LEVELS,
@@ -52,16 +51,10 @@ class Running:
         self.loader = ClipLoader(
             ClipDataset(root), case.spec, batch_size=BATCH, workers="threads", num_workers=num_workers, backend=backend
         )
-        self._batches = self._endless()
+        self._batches = endless(self.loader)
         self.rates: list[Rate] = []
         for _ in range(10):
             next(self._batches)
-
-    def _endless(self) -> Iterator[int]:
-        while True:
-            for batch in self.loader:
-                batch.wait_until_read()
-                yield len(batch)
 
     def run(self, num_batches: int) -> None:
         for _ in range(4):  # What was made ahead while others had their turn is used up first.

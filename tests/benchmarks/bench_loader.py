@@ -38,7 +38,7 @@ from loaders.loader import Workers
 from loaders.order import epoch_order
 from loaders.processes import ProcessEngine
 from loaders.reading import FrameReader
-from tests.benchmarks._common import write_result
+from tests.benchmarks._common import endless, write_result
 
 NUM_VIDEOS, NUM_FRAMES, SIZE, LEVELS, QUALITY = 60, 300, (340, 256), (256, 128), 90
 
@@ -215,15 +215,10 @@ class Ours:
         if case.many:
             assert isinstance(engine, ThreadEngine)
             engine._reader._num_kept = 1
-        self._batches = self._endless()
+        self._batches = endless(self.loader)
         self.rates: list[Rate] = []
         for _ in range(20):
             next(self._batches)
-
-    def _endless(self) -> Iterator[int]:
-        while True:
-            for batch in self.loader:
-                yield len(batch)
 
     def run(self, seconds: float) -> None:
         for _ in range(4):  # What was made ahead while others had their turn is used up first.

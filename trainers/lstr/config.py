@@ -17,18 +17,14 @@ from trainers.lstr.network import PUBLISHED_DECODER, PUBLISHED_ENCODER, LstrSpec
 from trainers.per_frame_metrics import Metric, PostProcessing
 
 
-class WindowData(Strict):
-    """Arrays of features and targets. What data_info.json says is overridden by what is not None here."""
+class ArrayData(Strict):
+    """Arrays by session, rows at `fps` a second. What data_info.json says is overridden by what is not None here."""
 
     root: Path | None = Field(None, description="folder of the arrays' folders; default: data_root of the entry")
     info: Path | None = Field(
         None, description="data_info.json; default: <root>/data_info.json, else the published sessions"
     )
     name: str = Field("THUMOS", description="its entry")
-    visual: str = "rgb_kinetics_resnet50"
-    motion: str = "flow_kinetics_bninception"
-    visual_size: int | None = Field(None, ge=1, description="numbers per row; default: by the folder's name")
-    motion_size: int | None = Field(None, ge=1)
     targets: str = "target_perframe"
     fps: int = Field(4, ge=1, description="rows per second")
     class_names: tuple[str, ...] | None = None
@@ -37,11 +33,6 @@ class WindowData(Strict):
     train_sessions: tuple[str, ...] | None = None
     test_sessions: tuple[str, ...] | None = None
     batch_size: int = Field(16, ge=1, description="windows per step and device")
-    depth: int = Field(2, ge=1, description="batches made ahead")
-    validation: Literal["windows", "every-row"] = Field(
-        "windows",
-        description="windows one after the other, quick and as published, or one for every row, as in the test",
-    )
     test_views: tuple[int, int] = (1, 1)
 
     def entry(self) -> DataEntry:
@@ -63,6 +54,20 @@ class WindowData(Strict):
                 f"Set data.fps={entry.fps:g}, or make features and targets at {self.fps}.",
             )
         return entry
+
+
+class WindowData(ArrayData):
+    """Arrays of features and targets."""
+
+    visual: str = "rgb_kinetics_resnet50"
+    motion: str = "flow_kinetics_bninception"
+    visual_size: int | None = Field(None, ge=1, description="numbers per row; default: by the folder's name")
+    motion_size: int | None = Field(None, ge=1)
+    depth: int = Field(2, ge=1, description="batches made ahead")
+    validation: Literal["windows", "every-row"] = Field(
+        "windows",
+        description="windows one after the other, quick and as published, or one for every row, as in the test",
+    )
 
     def size_of(self, stream: Literal["visual", "motion"]) -> int:
         """Numbers per row of a stream. Raises: ClipmillError when nothing says how many."""

@@ -10,34 +10,16 @@ from pydantic import Field, model_validator
 from ingest.errors import ClipmillError
 from loaders.windows import OnlineWindows, Short
 from trainers.config import Config, Strict
-from trainers.lstr.config import ScoringConfig, WindowData
-from trainers.lstr.data import DataEntry
+from trainers.lstr.config import ArrayData, ScoringConfig
 from trainers.lstr.layers import Activation
 from trainers.lstr.network import LstrSpec, Module
-from trainers.per_frame_metrics import Metric
 from trainers.sbp_e2e.frames import FrameDataset
 
 
-class FrameData(Strict):
-    """Arrays of frames and targets, both at `fps` rows a second. Sizes in pixels.
+class FrameData(ArrayData):
+    """Arrays of frames and targets. Sizes in pixels."""
 
-    What data_info.json says is overridden by what is not None here.
-    """
-
-    root: Path | None = Field(None, description="folder of the arrays' folders; default: data_root of the entry")
-    info: Path | None = Field(
-        None, description="data_info.json; default: <root>/data_info.json, else the published one"
-    )
-    name: str = Field("THUMOS", description="its entry")
     frames: str = Field("rgb_npy", description="folder of the frames, uint8 THWC: clipmill ingest convert --store npy")
-    targets: str = "target_perframe"
-    fps: int = Field(4, ge=1)
-    class_names: tuple[str, ...] | None = None
-    ignore_index: int | None = Field(None, description="class that is neither trained nor scored; -100: none")
-    metric: Metric | None = None
-    train_sessions: tuple[str, ...] | None = None
-    test_sessions: tuple[str, ...] | None = None
-    batch_size: int = Field(16, ge=1, description="windows per step and device")
     depth: int = Field(1, ge=1, description="batches made ahead; one of 16 windows has 1.5 GB of frames")
     stride: int | None = Field(None, ge=1, description="rows from one training window to the next; default: one window")
     size: int = Field(224, ge=1, description="height and width of what the backbone sees")
@@ -45,7 +27,6 @@ class FrameData(Strict):
     eval_short_side: int = Field(256, ge=1)
     flip: float = Field(0.5, ge=0, le=1, description="probability of mirroring in training")
     resize_crop: bool = Field(True, description="off: frames go in as they lie, neither mirrored, scaled nor cropped")
-    test_views: tuple[int, int] = (1, 1)
 
     @model_validator(mode="after")
     def _crops_fit(self) -> FrameData:
@@ -56,14 +37,6 @@ class FrameData(Strict):
         if self.test_views != (1, 1):
             raise ValueError("test_views are (1, 1): a frame has one view")
         return self
-
-    def entry(self) -> DataEntry:
-        """The data set. Raises: ClipmillError when its file or entry cannot be used."""
-        shared = {name: getattr(self, name) for name in _SHARED}
-        return WindowData(**shared).entry()
-
-
-_SHARED = ("root", "info", "name", "fps", "class_names", "ignore_index", "metric", "train_sessions", "test_sessions")
 
 
 class SpatialConfig(Strict):
