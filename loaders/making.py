@@ -5,6 +5,7 @@ The decoder, the resize and the copy run without Python's lock. Nothing here kno
 
 from __future__ import annotations
 
+import operator
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -193,7 +194,7 @@ class _Cutter:
     def _all_parts(self, pictures: Sequence[Picture], out: np.ndarray, seconds: dict[str, float]) -> int:
         """Frames of which the part under the crop could be decoded alone: how many are finished, from the first on."""
         part, clock = self._part, time.perf_counter
-        if part is None or (np.diff(self._plan.frames) == 0).any():
+        if part is None or any(map(operator.is_, pictures, pictures[1:])):  # a short video repeats its frames
             return 0
         size, in_place = out.shape[2:0:-1], out.shape[1:3] == (part.rows, part.columns)
         interpolation = self._interpolation(part.height, part.width)

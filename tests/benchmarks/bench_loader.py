@@ -40,6 +40,7 @@ from loaders.processes import ProcessEngine
 from loaders.reading import FrameReader
 from tests.benchmarks._common import endless, write_result
 
+BATCH_BYTES = 8 * 16 * 224 * 224 * 3  # 8 clips of 224 px, 32 of 112 px
 NUM_VIDEOS, NUM_FRAMES, SIZE, LEVELS, QUALITY = 60, 300, (340, 256), (256, 128), 90
 
 
@@ -209,7 +210,9 @@ class Ours:
     """A loader that is kept between the rounds, as in a training."""
 
     def __init__(self, root: Path, case: Case, num_workers: int, workers: Workers) -> None:
-        self.loader = ClipLoader(ClipDataset(root), case.spec, batch_size=8, workers=workers, num_workers=num_workers)
+        spec = case.spec
+        batch = BATCH_BYTES // spec.clip_bytes
+        self.loader = ClipLoader(ClipDataset(root), spec, batch_size=batch, workers=workers, num_workers=num_workers)
         engine = self.loader._engine
         self._processes = engine.processes() if isinstance(engine, ProcessEngine) else []
         if case.many:
@@ -287,7 +290,14 @@ def measure(root: Path, options: argparse.Namespace) -> dict[str, Any]:
             + "  ".join(f"{name} {us:.0f}" for name, us in row["us_per_clip"].items())
         )
         our.loader.close()
-    data = {"videos": NUM_VIDEOS, "frames": NUM_FRAMES, "size_px": SIZE, "levels": LEVELS, "quality": QUALITY}
+    data = {
+        "batch_bytes": BATCH_BYTES,
+        "videos": NUM_VIDEOS,
+        "frames": NUM_FRAMES,
+        "size_px": SIZE,
+        "levels": LEVELS,
+        "quality": QUALITY,
+    }
     return {"threads": options.threads, "seconds": options.seconds, "data": data, "cases": rows}
 
 
