@@ -28,7 +28,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
@@ -254,6 +254,27 @@ def begin(name: str, home: Path, root: Path, size: int, jitter: tuple[int, int],
     return data_loader(Reader(home, name))(home, root, size, jitter, workers)
 
 
+def _wait_until_idle() -> None:
+    """Until the peer before has made what it makes ahead: some work on for seconds, at the cost of whoever comes next."""
+    busy = _cpu_seconds()
+    while True:
+        time.sleep(0.3)
+        busy, before = _cpu_seconds(), busy
+        if busy - before < 0.05:
+            return
+
+
+def _cpu_seconds() -> float:
+    """Of all living processes of this session: this one, and the workers of all peers."""
+    session, seconds = os.getsid(0), 0.0
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it has ended meanwhile
+            fields = stat.read_text().rpartition(")")[2].split()
+            if int(fields[3]) == session:
+                seconds += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return seconds
+
+
 def measure_shape(
     shape: str, home: Path, root: Path, options: argparse.Namespace
 ) -> tuple[list[dict[str, Any]], dict[str, str]]:
@@ -273,6 +294,7 @@ def measure_shape(
             absent[name] = f"{type(error).__name__}: {error}".splitlines()[0][:200]
     for _ in range(options.rounds):
         for name, stream in streams.items():
+            _wait_until_idle()
             for _ in range(3):  # What was made ahead while others had their turn.
                 next(stream)
             clips, started = 0, time.perf_counter()
