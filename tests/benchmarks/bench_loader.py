@@ -39,7 +39,9 @@ from loaders.order import epoch_order
 from loaders.processes import ProcessEngine
 from loaders.reading import FrameReader
 from tests.benchmarks._common import endless, write_result
+from tests.benchmarks._page import put_table
 
+PAGE = Path(__file__).parents[2] / "docs" / "loaders.md"
 BATCH_BYTES = 8 * 16 * 224 * 224 * 3  # 8 clips of 224 px, 32 of 112 px
 NUM_VIDEOS, NUM_FRAMES, SIZE, LEVELS, QUALITY = 60, 300, (340, 256), (256, 128), 90
 
@@ -237,6 +239,21 @@ class Ours:
         return {name: round(1e6 * stage.seconds / max(stage.count, 1), 1) for name, stage in stages.items()}
 
 
+def table(figures: dict[str, Any]) -> str:
+    """The limit, and what comes out of the loader by processes, by the clock and by seconds of the processor."""
+    lines = [
+        "| | limit, clips/s | ours | share of the limit | by CPU seconds | goal |",
+        "|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {case['name']} | {case['limit_clips_per_s']:,.0f} | {case['clips_per_s']:,.0f} | {case['share_of_limit']:.2f} |"
+        f" {case['share_of_limit_by_cpu']:.2f} | {case['goal']:.2f} |"
+        for case in figures["cases"]
+        if case["workers"] == "processes"
+    ]
+    return "\n".join(lines) + "\n"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
@@ -254,6 +271,7 @@ def main() -> None:
             report = measure(Path(folder), options)
     if not options.no_write:
         write_result("loader", report)
+        put_table(PAGE, "loader.json", table(report))
 
 
 def measure(root: Path, options: argparse.Namespace) -> dict[str, Any]:

@@ -44,9 +44,11 @@ from loaders import ClipDataset, ClipLoader, ClipSpec, RandomInterval
 from loaders.clips import plan_clip
 from loaders.reading import FrameReader
 from tests.benchmarks._common import write_result
+from tests.benchmarks._page import put_table
 from tests.benchmarks.bench_loader import NUM_FRAMES, NUM_VIDEOS, SIZE, make_root
 from tests.ingest.videos import ffmpeg
 
+PAGE = Path(__file__).parents[2] / "docs" / "loaders.md"
 NUM_CLIP_FRAMES, BATCH = 16, 8
 SHAPES = {"16x224x224": (224, (256, 320)), "16x112x112": (112, (128, 160))}
 VIDEO_PEERS = ("pyav", "decord", "torchcodec", "torchcodec_g60")
@@ -334,6 +336,20 @@ def measure(home: Path, options: argparse.Namespace) -> dict[str, Any]:
     return {"workers": options.threads, "seconds": options.seconds, "data": data, "cases": cases, "absent": absent}
 
 
+def table(figures: dict[str, Any]) -> str:
+    """Clips per second, and in brackets how many times as many ours gives."""
+    shapes = list(dict.fromkeys(case["shape"] for case in figures["cases"]))
+    lines = [f"| | {' | '.join(shapes)} |", "|---|" + "---|" * len(shapes)]
+    for peer in dict.fromkeys(case["peer"] for case in figures["cases"]):
+        own = {case["shape"]: case for case in figures["cases"] if case["peer"] == peer}
+        cells = [
+            f"{own[shape]['clips_per_s']:,.0f} ({own[shape]['ours_is_times']:.1f})" if shape in own else ""
+            for shape in shapes
+        ]
+        lines.append(f"| {peer} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, help="keeps the data (2 GB) for the next run; default: a temporary folder")
@@ -348,6 +364,7 @@ def main() -> None:
         report = measure(options.work or Path(folder), options)
     if not options.no_write:
         write_result("loader_peers", report)
+        put_table(PAGE, "loader_peers.json", table(report))
 
 
 if __name__ == "__main__":

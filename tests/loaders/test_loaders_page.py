@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.benchmarks import bench_dali
+from tests.benchmarks import bench_dali, bench_loader, bench_loader_peers
 from tests.test_docs import ROOT, figures_of, run_blocks
 
 PAGE = ROOT / "docs" / "loaders.md"
@@ -19,8 +21,12 @@ def test_its_commands_and_code_run_in_order_as_they_stand(tmp_path: Path) -> Non
     assert (tmp_path / "checkpoint.pt").exists()
 
 
-def test_its_table_is_made_from_the_result() -> None:
-    assert f"<!-- dali.json -->\n{bench_dali.table(figures_of('dali'))}<!-- end -->" in PAGE.read_text()
+@pytest.mark.parametrize(
+    ("name", "table"),
+    [("dali", bench_dali.table), ("loader", bench_loader.table), ("loader_peers", bench_loader_peers.table)],
+)
+def test_its_tables_are_made_from_the_results(name: str, table: Callable[[dict[str, Any]], str]) -> None:
+    assert f"<!-- {name}.json -->\n{table(figures_of(name))}<!-- end -->" in PAGE.read_text()
 
 
 def test_every_file_that_it_names_exists() -> None:
