@@ -68,7 +68,7 @@ static int decode(const unsigned char *data, size_t size, Part part, int bgr, un
 
     const size_t wide = (size_t)columns * 3, kept = (size_t)part.columns * 3, offset = (size_t)(part.left - left) * 3;
     const JDIMENSION end = part.top + part.rows;
-    /* At odd addresses, or libjpeg-turbo writes round the cache and every row is read back from memory: twice the time. */
+    /* At odd addresses, or libjpeg-turbo writes round the cache and every row is read back from memory. */
     const size_t apart = (wide + 64) / 64 * 64;
     unsigned char *memory = (*info.mem->alloc_large)((j_common_ptr)&info, JPOOL_IMAGE, ROWS * apart + 1);
     JSAMPROW rows[ROWS];

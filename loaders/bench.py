@@ -233,7 +233,7 @@ def _advice(measured: Sequence[Measured], datasets: dict[str, ClipDataset]) -> I
         yield line + "."
     if not pictures.PARTS and datasets.keys() & set(_JPEG_STORES):
         yield (
-            "JPEGs are decoded whole here; parts of them take about a seventh less time: install a C compiler and"
+            "JPEGs are decoded whole here; parts of them take about an eighth less time: install a C compiler and"
             " libjpeg-turbo's headers (Debian: gcc libjpeg62-turbo-dev), and Clipmill again."
         )
 

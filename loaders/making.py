@@ -21,7 +21,7 @@ from loaders.augment.reference import run_imgaug
 from loaders.clips import ClipPlan, ClipSpec, plan_clip
 from loaders.dataset import ClipDataset
 from loaders.order import replacements
-from loaders.pictures import PARTS, Part, decode_other, is_jpeg
+from loaders.pictures import Part, decode_other, is_jpeg
 from loaders.reading import FrameReader, Picture
 
 STAGES = ("read", "decode", "assemble")
@@ -149,7 +149,7 @@ class _Cutter:
         self._min_size = (0, 0) if spec.exact or spec.geometry == "recipe" else plan.scaled
         self.at = 0
         self._is_scratch = False
-        self._part = self._part_of_level() if PARTS else None
+        self._part = self._part_of_level()
 
     def _part_of_level(self) -> Part | None:
         """What the clip needs of a picture of its level; None where it needs all, or the decoder is to scale it."""
@@ -178,13 +178,16 @@ class _Cutter:
         """`at` says which frame was worked on when something was raised."""
         done = -1
         clock = time.perf_counter
-        for t in range(self._all_parts(pictures, out, seconds), len(out)):
-            self.at, frame = t, self._plan.frames[t]
+        num_finished = self._all_parts(pictures, out, seconds)
+        for t, (frame, picture) in enumerate(zip(self._plan.frames, pictures, strict=True)):
+            if t < num_finished:
+                continue
+            self.at = t
             if frame == done:  # a short video repeats its frames
                 out[t] = out[t - 1]
                 continue
             started = clock()
-            image = self._decode(pictures[t])
+            image = self._decode(picture)
             decoded = clock()
             self._cut(image, out[t])
             seconds["decode"] += decoded - started

@@ -289,8 +289,7 @@ def serve(theirs: int, alive: int, file: int) -> None:
             made = [None] * len(places)
             end = offset + len(places) * spec.clip_bytes
             frames = memory[offset:end].reshape(len(places), spec.num_frames, spec.height, spec.width, 3)
-            # All plans first: between two clips, decoding drives Python's working set out of the cache, and a plan takes
-            # three times as long.
+            # All plans first: between two clips, decoding would drive what a plan needs out of the cache each time.
             plans = [maker.plan(spec, place.item, place) for place in places]
             for row, (place, plan) in enumerate(zip(places, plans, strict=True)):
                 made[row] = maker.make(spec, place, frames[row], replace_bad=replace_bad, plan=plan)

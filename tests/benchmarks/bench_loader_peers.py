@@ -259,7 +259,7 @@ def begin(name: str, home: Path, root: Path, size: int, jitter: tuple[int, int],
 def _wait_until_idle() -> None:
     """Until the peer before has made what it makes ahead: some work on for seconds, at the cost of whoever comes next."""
     busy = _cpu_seconds()
-    while True:
+    for _ in range(100):  # Half a minute: who else works in this session does not hold it up for ever.
         time.sleep(0.3)
         busy, before = _cpu_seconds(), busy
         if busy - before < 0.05:

@@ -19,7 +19,7 @@ import torch
 
 from ingest.stores import frames_db
 from ingest.stores.frames_db import Level
-from loaders import making
+from loaders import pictures
 from loaders.clips import ClipPlan, ClipSpec
 from tests.loaders.conftest import MakeLoader
 from tests.loaders.samples import evaluation_spec, training_spec
@@ -102,9 +102,8 @@ def test_but_for_the_chroma_training_clips_too_differ_by_a_rounding(
     make_loader: MakeLoader, spec: ClipSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The CPU engine is made to widen chroma smoothly, as DALI does: what is left is the interpolation's rounding."""
-    monkeypatch.setattr(
-        making, "PARTS", False
-    )  # Those have the pixels of the whole (test_jpeg_parts.py), widened fast.
+    # Parts have the pixels of the whole (test_jpeg_parts.py), but are always widened fast.
+    monkeypatch.setattr(pictures, "PARTS", False)
     decode = simplejpeg.decode_jpeg
     monkeypatch.setattr(
         simplejpeg, "decode_jpeg", lambda *args, **given: decode(*args, **given | {"fastupsample": False})

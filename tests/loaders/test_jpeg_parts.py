@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+import subprocess
+import sysconfig
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,17 +15,32 @@ import numpy as np
 import pytest
 import simplejpeg
 
-from loaders import ClipDataset, ClipSpec, making, pictures
+from loaders import ClipDataset, ClipSpec, pictures
 from loaders.augment.recipe import Recipe
 from loaders.augment.srtg import srtg_code
-from loaders.making import ClipMaker, Place
+from loaders.making import ClipError, ClipMaker, Place
 from loaders.pictures import Part
 from loaders.reading import FrameReader
 from loaders.sampling import RandomInterval
 
-pytestmark = pytest.mark.skipif(not pictures.PARTS, reason="no compiler or no libjpeg-turbo where this was installed")
+needs_parts = pytest.mark.skipif(not pictures.PARTS, reason="no compiler or no libjpeg-turbo where this was installed")
 
 WIDTH, HEIGHT = 171, 97
+
+
+def test_it_is_built_where_it_can_be() -> None:
+    """Else everything below would be skipped without a word."""
+    compiler = (sysconfig.get_config_var("CC") or "cc").split()
+    if shutil.which(compiler[0]) is None:
+        pytest.skip("no C compiler")
+    source = Path(pictures.__file__).with_name("_jpeg_part.c")
+    include = f"-I{sysconfig.get_paths()['include']}"
+    command = [*compiler, "-fsyntax-only", "-Wall", "-Wextra", "-Werror", include, str(source)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    if done.returncode and re.search(r"(Python|jpeglib)\.h|libjpeg-turbo 2.1", done.stderr):
+        pytest.skip("the headers of Python or of libjpeg-turbo are missing")
+    assert done.returncode == 0, done.stderr
+    assert pictures.PARTS, "it can be built here: pip install -c constraints.txt -e ."
 
 
 def picture(subsampling: str = "420", width: int = WIDTH, height: int = HEIGHT) -> bytes:
@@ -55,6 +74,7 @@ def cut(part: Part, image: np.ndarray) -> np.ndarray:
     return image[part.top : part.top + part.rows, part.left : part.left + part.columns]
 
 
+@needs_parts
 @pytest.mark.parametrize("colour", ["RGB", "BGR"])
 @pytest.mark.parametrize("subsampling", ["420", "422", "440", "444", "Gray"])
 def test_a_part_has_the_pixels_of_the_whole(subsampling: str, colour: str) -> None:
@@ -64,6 +84,7 @@ def test_a_part_has_the_pixels_of_the_whole(subsampling: str, colour: str) -> No
         np.testing.assert_array_equal(decoded(part, blob, colour), cut(part, expected), err_msg=str(part))
 
 
+@needs_parts
 def test_it_stops_at_the_first_that_it_cannot_decode() -> None:
     part, blob = Part(WIDTH, HEIGHT, 5, 6, 70, 80), picture()
     for bad in (b"", blob[:300], np.zeros((HEIGHT, WIDTH, 3), np.uint8)):
@@ -73,6 +94,7 @@ def test_it_stops_at_the_first_that_it_cannot_decode() -> None:
     assert part.decode([], np.zeros((0, part.rows, part.columns, 3), np.uint8), "RGB") == 0
 
 
+@needs_parts
 def test_threads_do_not_disturb_each_other() -> None:
     blobs = [picture(subsampling) for subsampling in ("420", "444")] * 20
     part = Part(WIDTH, HEIGHT, 20, 30, 99, 50)
@@ -82,6 +104,7 @@ def test_threads_do_not_disturb_each_other() -> None:
         np.testing.assert_array_equal(image, cut(part, whole(blob)))
 
 
+@needs_parts
 def test_what_is_no_such_picture_is_refused() -> None:
     part = Part(WIDTH, HEIGHT, 0, 0, WIDTH, HEIGHT)
     blob = picture()
@@ -91,6 +114,7 @@ def test_what_is_no_such_picture_is_refused() -> None:
     np.testing.assert_array_equal(decoded(part, progressive.tobytes()), np.zeros((HEIGHT, WIDTH, 3)))
 
 
+@needs_parts
 def test_damage_is_told_or_does_not_matter() -> None:
     """Whatever byte is flipped: an answer, and where it is yes and the decoder of wholes finds nothing either, its pixels."""
     blob = bytearray(picture())
@@ -111,6 +135,7 @@ def test_damage_is_told_or_does_not_matter() -> None:
     assert 0 < told < 600
 
 
+@needs_parts
 @pytest.mark.parametrize(
     "part",
     [
@@ -125,11 +150,13 @@ def test_a_part_outside_is_an_error(part: Part) -> None:
         part.decode([picture()], np.empty((1, HEIGHT, WIDTH, 3), np.uint8), "RGB")
 
 
+@needs_parts
 def test_too_small_a_place_is_an_error() -> None:
     with pytest.raises(ValueError, match="fit into out"):
         Part(WIDTH, HEIGHT, 0, 0, 10, 10).decode([picture()] * 2, np.empty((19, 10, 3), np.uint8), "RGB")
 
 
+@needs_parts
 @pytest.mark.parametrize("short_side", [(40, 40), (40, 56), (60, 60), (64, 80), (150, 170)])
 @pytest.mark.parametrize("colour", ["RGB", "BGR"])
 @pytest.mark.parametrize("augment", [None, srtg_code()])
@@ -152,6 +179,19 @@ def test_clips_are_the_same_with_and_without(
         return found
 
     parts = clips()
-    monkeypatch.setattr(making, "PARTS", False)
+    monkeypatch.setattr(pictures, "PARTS", False)
     for part, plain in zip(parts, clips(), strict=True):
         np.testing.assert_array_equal(part, plain)
+
+
+@pytest.mark.parametrize("parts", [False, True])
+def test_a_picture_too_few_is_an_error(root: Path, monkeypatch: pytest.MonkeyPatch, parts: bool) -> None:
+    """And not a clip whose last frame is what lay in memory."""
+    monkeypatch.setattr(pictures, "PARTS", parts and pictures.PARTS)
+    dataset = ClipDataset(root)
+    reader = FrameReader(dataset)
+    read = reader.read
+    monkeypatch.setattr(reader, "read", lambda *place: read(*place)[:-1])
+    spec = ClipSpec(RandomInterval(4), 32, 32, (36, 36))
+    with pytest.raises(ClipError, match="shorter"):
+        ClipMaker(dataset, reader).make(spec, Place(0, 0, 0, 0), np.empty((4, 32, 32, 3), np.uint8), replace_bad=False)

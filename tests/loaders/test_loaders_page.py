@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.benchmarks import bench_dali, bench_loader, bench_loader_peers
+from tests.benchmarks import bench_dali, bench_jpeg_parts, bench_loader, bench_loader_peers
 from tests.test_docs import ROOT, figures_of, run_blocks
 
 PAGE = ROOT / "docs" / "loaders.md"
@@ -23,7 +23,12 @@ def test_its_commands_and_code_run_in_order_as_they_stand(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(
     ("name", "table"),
-    [("dali", bench_dali.table), ("loader", bench_loader.table), ("loader_peers", bench_loader_peers.table)],
+    [
+        ("dali", bench_dali.table),
+        ("jpeg_parts", bench_jpeg_parts.table),
+        ("loader", bench_loader.table),
+        ("loader_peers", bench_loader_peers.table),
+    ],
 )
 def test_its_tables_are_made_from_the_results(name: str, table: Callable[[dict[str, Any]], str]) -> None:
     assert f"<!-- {name}.json -->\n{table(figures_of(name))}<!-- end -->" in PAGE.read_text()

@@ -192,7 +192,7 @@ class SbpVideoSwin(VideoSwin):
         sbp = self._sbp
         if not sbp.on or not self.training or not (sbp.random_offset or sbp.version == "random"):
             return (None,)
-        return (int(torch.randint(Pattern(sbp.version, sbp.downsample, 1, None, sbp.keep_ratio).num_offsets, ())),)
+        return (int(torch.randint(self._pattern(0).num_offsets, ())),)
 
 
 def build_swin(sbp: Sbp | None, **settings: Any) -> VideoSwin:
