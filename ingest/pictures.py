@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import simplejpeg
 
-from ingest.video import Planes, Scaler, to_rgb
+from ingest.scaling import Planes, Scaler, Source, to_rgb
 
 Codec = Literal["jpeg", "png", "webp"]
 CODECS: tuple[Codec, ...] = get_args(Codec)
@@ -28,38 +28,39 @@ class Pictures:
     """Scaled and encoded pictures of the frame at hand. Sizes are of the upright picture."""
 
     def __init__(self, codec: Codec = "jpeg", quality: int = 90) -> None:
+        cv2.setNumThreads(1)  # One video, one thread: OpenCV's own threads would fight with other workers.
         self._chroma = CHROMA[codec]
         self._encode: Callable[[Planes], bytes] = _encoder(codec, quality)
         self._scalers: dict[tuple[Size, str], Scaler] = {}
-        self._frame: av.VideoFrame | None = None
+        self._source: Source | None = None
         self._planes: dict[tuple[Size, str], Planes] = {}
         self._blobs: dict[Size, bytes] = {}
 
     def encoded(self, frame: av.VideoFrame, size: Size) -> bytes:
         """The picture as a file of the codec."""
-        self._take(frame)
+        source = self._take(frame)
         if size not in self._blobs:
-            self._blobs[size] = self._encode(self._scaled(frame, size, self._chroma))
+            self._blobs[size] = self._encode(self._scaled(source, size, self._chroma))
         return self._blobs[size]
 
     def rgb(self, frame: av.VideoFrame, size: Size) -> np.ndarray:
         """The picture as uint8 (H, W, 3)."""
-        self._take(frame)
-        return to_rgb(*self._scaled(frame, size, "4:2:0"))
+        return to_rgb(*self._scaled(self._take(frame), size, "4:2:0"))
 
-    def _scaled(self, frame: av.VideoFrame, size: Size, chroma: str) -> Planes:
+    def _scaled(self, source: Source, size: Size, chroma: str) -> Planes:
         key = size, chroma
         if key not in self._planes:
             if key not in self._scalers:
                 self._scalers[key] = Scaler(size, chroma)
-            self._planes[key] = self._scalers[key](frame)
+            self._planes[key] = self._scalers[key](source)
         return self._planes[key]
 
-    def _take(self, frame: av.VideoFrame) -> None:
-        if frame is not self._frame:
-            self._frame = frame
+    def _take(self, frame: av.VideoFrame) -> Source:
+        if self._source is None or frame is not self._source.frame:
+            self._source = Source(frame)
             self._planes.clear()
             self._blobs.clear()
+        return self._source
 
 
 def _encoder(codec: Codec, quality: int) -> Callable[[Planes], bytes]:

@@ -1,4 +1,4 @@
-"""Video files: what they hold (`probe`) and their frames, scaled, with true times (`decode`).
+"""Video files: what they hold (`probe`) and their frames with true times (`timed_frames`).
 
 Through ffmpeg's libraries (PyAV). docs/design.md says why not through its command line, with the measurement.
 """
@@ -15,19 +15,13 @@ from pathlib import Path
 
 import av
 import av.logging
-import cv2
-import numpy as np
 from av.video.frame import VideoFrame
-from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
 from ingest._container_end import container_end
 from ingest.errors import VideoError
 
 _SUFFIXES = "mp4 mkv webm avi mov m4v mpg mpeg mpeg-4 wmv flv ts m2ts mts 3gp ogv vob asf gif"
 VIDEO_SUFFIXES = frozenset(f".{name}" for name in _SUFFIXES.split())
-
-Planes = tuple[np.ndarray, np.ndarray, np.ndarray]
-"""Y, U, V of one frame, uint8, full range: (H, W) and twice (ceil(H/2), ceil(W/2)) for 4:2:0, (H, W) for 4:4:4."""
 
 
 @dataclass(frozen=True)
@@ -263,81 +257,6 @@ def _frames_from_before(video: Video, start_s: float) -> Iterator[tuple[int, Vid
     yield from ((clock.read(frame), frame) for frame in video.frames())
 
 
-_SPACES_OF_BT601 = (2, 5, 6)
-"""Of AVColorSpace (ITU-T H.273, table 4): unspecified, which ffmpeg takes for it, and its two names."""
-
-
-class Scaler:
-    """Scales frames of one video to one size, as planes ready for a JPEG encoder; rotation applied.
-
-    By area (every source pixel counts once: no aliasing), limited range to full range and any matrix to BT.601, which
-    is what JPEG means by YUV. 10-bit sources come out as 8-bit, all as 4:2:0 unless `chroma` asks for 4:4:4. In one step
-    if the matrix is BT.601 already, else in two, scale and then recolour: there swscale does both at once by way of RGB
-    at the source's size, which takes three times as long for 1080p.
-    """
-
-    def __init__(self, size: tuple[int, int], chroma: str = "4:2:0") -> None:
-        self.size = size  # (width, height), after rotation
-        digits = chroma.replace(":", "")
-        self._formats = f"yuv{digits}p", f"yuvj{digits}p"
-        self._scale, self._recolour = VideoReformatter(), VideoReformatter()
-
-    def __call__(self, frame: VideoFrame) -> Planes:
-        turns = quarter_turns(frame)
-        width, height = self.size[::-1] if turns % 2 else self.size
-        steps = self._one_step if frame.colorspace in _SPACES_OF_BT601 else self._two_steps
-        full = steps(frame, width, height)
-        y, u, v = (_plane(plane) for plane in full.planes)
-        if turns:
-            y, u, v = (np.ascontiguousarray(np.rot90(p, turns)) for p in (y, u, v))
-        return _with_even_edge(y), u, v
-
-    def _one_step(self, frame: VideoFrame, width: int, height: int) -> VideoFrame:
-        return self._scale.reformat(
-            frame,
-            width=width,
-            height=height,
-            format=self._formats[1],
-            src_color_range=frame.color_range,
-            dst_colorspace=Colorspace.ITU601,
-            dst_color_range=ColorRange.JPEG,
-            interpolation=Interpolation.AREA,
-            threads=1,
-        )
-
-    def _two_steps(self, frame: VideoFrame, width: int, height: int) -> VideoFrame:
-        scaled = self._scale.reformat(
-            frame,
-            width=width,
-            height=height,
-            format=self._formats[0],
-            src_color_range=frame.color_range,
-            dst_color_range=frame.color_range,
-            interpolation=Interpolation.AREA,
-            threads=1,
-        )
-        return self._recolour.reformat(
-            scaled,
-            format=self._formats[1],
-            src_color_range=frame.color_range,
-            dst_colorspace=Colorspace.ITU601,
-            dst_color_range=ColorRange.JPEG,
-            threads=1,
-        )
-
-
-def to_rgb(y: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Planes of one frame as `Scaler` gives them, of either chroma, as RGB: uint8 (H, W, 3)."""
-    height, width = y.shape
-    if u.shape != y.shape:
-        u, v = (
-            cv2.resize(plane, (2 * plane.shape[1], 2 * plane.shape[0]), interpolation=cv2.INTER_LINEAR)
-            for plane in (u, v)
-        )
-    picture = cv2.merge([y, v[:height, :width], u[:height, :width]])
-    return cv2.cvtColor(picture, cv2.COLOR_YCrCb2RGB)
-
-
 def quarter_turns(frame: VideoFrame) -> int:
     """Quarter turns, anticlockwise, that show the frame upright (0 to 3), from its display matrix."""
     return round(frame.rotation / 90) % 4
@@ -371,25 +290,6 @@ def _refuse_cut(path: Path) -> None:
 def _is_mp4(path: Path) -> bool:
     with path.open("rb") as file:
         return file.read(8)[4:] == b"ftyp"
-
-
-def _plane(plane: av.video.plane.VideoPlane) -> np.ndarray:
-    return np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)[:, : plane.width]
-
-
-def _with_even_edge(y: np.ndarray) -> np.ndarray:
-    """The same plane, with its last column and row repeated in memory behind an odd width and height.
-
-    A 4:2:0 JPEG encoder reads that far. Else what it finds there, by chance, gets into the last blocks.
-    """
-    height, width = y.shape
-    if height % 2 == width % 2 == 0:
-        return y
-    even = np.empty((height + height % 2, width + width % 2), np.uint8)
-    even[:height, :width] = y
-    even[:height, width:] = y[:, -1:]
-    even[height:] = even[height - 1]
-    return even[:height, :width]
 
 
 def _plain(error: Exception) -> str:

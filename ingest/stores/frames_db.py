@@ -33,6 +33,7 @@ STORE = "frames-db"
 SCHEMA_VERSION = 1
 PAGE_BYTES = 16384  # Few reads per frame, little waste at its end.
 _ROWS_PER_INSERT = 64
+_SPOOL_BYTES = 16 << 20  # Per level; more than a short video's frames.
 
 
 @dataclass(frozen=True)
@@ -72,16 +73,17 @@ def level_table(short_side: int, *, first: bool) -> str:
 class FramesDbWriter:
     """Writes one frames.db, level after level, under a temporary name; `commit` makes it appear, whole.
 
-    Frames of the first level go straight into the database; those of further levels wait in an unnamed temporary file
-    beside it, so that memory stays flat however long the video is. With `scratch` it is built in that folder.
+    Frames of the first level go straight into the database; those of further levels wait in memory, and beyond 16 MB a
+    level in an unnamed temporary file beside it: memory stays flat however long the video is. With `scratch` it is built
+    in that folder.
     """
 
     def __init__(self, path: Path, levels: Sequence[Level], scratch: Path | None = None) -> None:
         self.path, self.levels = path, list(levels)
         self._temporary = temporary_path(path, scratch)
         self._temporary.unlink(missing_ok=True)
-        # First, as a full disk shows here, and nothing is to be left behind then.
-        self._spools = [tempfile.TemporaryFile(dir=self._temporary.parent) for _ in self.levels[1:]]  # noqa: SIM115
+        folder = str(self._temporary.parent)
+        self._spools = [tempfile.SpooledTemporaryFile(_SPOOL_BYTES, dir=folder) for _ in self.levels[1:]]  # noqa: SIM115
         self._prefix = f"{path.parent.name}/frame_"
         self._db = sqlite3.connect(self._temporary, isolation_level=None)
         # Nobody sees the file before it is renamed, so SQLite need not protect it against a crash.

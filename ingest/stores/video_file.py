@@ -14,7 +14,8 @@ import av
 import numpy as np
 
 from ingest.errors import VideoError
-from ingest.video import Scaler, Video, displayed_size, to_rgb
+from ingest.scaling import Scaler, to_rgb
+from ingest.video import Video, displayed_size
 
 STORE = "video-file"
 

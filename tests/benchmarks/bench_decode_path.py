@@ -40,9 +40,10 @@ from ingest.executors import run_jobs
 from ingest.ffmpeg import ffmpeg_exe
 from ingest.options import ConvertOptions
 from ingest.plan import Job
+from ingest.scaling import Scaler
 from ingest.sinks import Target
 from ingest.stores.frames_db import plan_levels
-from ingest.video import Clock, Scaler, Video, probe
+from ingest.video import Clock, Video, probe
 from tests.benchmarks._common import write_result
 from tests.ingest.videos import make_video
 

@@ -32,8 +32,9 @@ import numpy as np
 import simplejpeg
 
 from ingest.errors import VideoError
+from ingest.scaling import Planes, Scaler, to_rgb
 from ingest.stores.frames_db import plan_levels
-from ingest.video import Planes, Scaler, Video, displayed_size, to_rgb
+from ingest.video import Video, displayed_size
 from tests.benchmarks._common import write_result
 from tests.benchmarks.bench_decode_path import make_videos
 

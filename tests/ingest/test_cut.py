@@ -14,8 +14,9 @@ from ingest.convert import convert
 from ingest.errors import ClipmillError, VideoError
 from ingest.options import ConvertOptions
 from ingest.plan import plan_labels
+from ingest.scaling import Scaler
 from ingest.stores import frames_db
-from ingest.video import Scaler, Video, timed_frames
+from ingest.video import Video, timed_frames
 from tests.ingest.videos import make_video, number_of
 
 NUM_FRAMES, FPS = 120, 25

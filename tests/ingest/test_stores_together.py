@@ -16,9 +16,10 @@ from ingest.convert import convert
 from ingest.errors import ClipmillError
 from ingest.options import STORES, ConvertOptions
 from ingest.plan import plan_folders, plan_labels
+from ingest.scaling import Scaler, to_rgb
 from ingest.stores import frames_db, frames_npy, raw_frames
 from ingest.verify import verify
-from ingest.video import Scaler, Video, to_rgb
+from ingest.video import Video
 from tests.ingest.videos import make_video, number_of
 
 

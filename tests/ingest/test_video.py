@@ -17,7 +17,8 @@ import simplejpeg
 
 from ingest.errors import VideoError
 from ingest.ffmpeg import ffmpeg_exe
-from ingest.video import Clock, Scaler, Video, displayed_size, probe
+from ingest.scaling import Scaler
+from ingest.video import Clock, Video, displayed_size, probe
 from tests.ingest.videos import ffmpeg, make_video, number_of, numbered_frames
 
 _MS = Fraction(1, 1000)

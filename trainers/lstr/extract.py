@@ -25,8 +25,9 @@ from torch import Tensor, nn
 from ingest.atomic import remove_leftovers, replacing, write_text
 from ingest.errors import ClipmillError, VideoError
 from ingest.rates import RateSampler
+from ingest.scaling import Scaler, to_rgb
 from ingest.stores.frames_npy import open_frames
-from ingest.video import Scaler, Video, displayed_size, file_digest, is_video_name, timed_frames, to_rgb
+from ingest.video import Video, displayed_size, file_digest, is_video_name, timed_frames
 
 MANIFEST = "features.json"
 ROWS_PER_S = 4
