@@ -12,7 +12,7 @@ from ingest.stores.frames_db import Level
 from loaders.augment.labels import FlipLabels
 from loaders.augment.recipe import ClipShape, Drawn, Recipe, draw
 from loaders.multigrid.plan import BatchShape
-from loaders.order import sample_rng
+from loaders.order import brief_sample_rng
 from loaders.sampling import Sampler, crop_offsets
 
 Executor = Literal["fast", "imgaug", "gpu"]
@@ -139,7 +139,7 @@ def plan_clip(
     height, width = levels[0].height, levels[0].width
     drawn = None
     if spec.views is None:
-        rng = sample_rng(seed, epoch, k)
+        rng = brief_sample_rng(seed, epoch, k)
         frames = spec.sampler.draw(video_frames, rng)
         short_side = int(rng.integers(spec.short_side[0], spec.short_side[1], endpoint=True))
         scaled = _scale(height, width, short_side, spec)

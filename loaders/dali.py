@@ -23,7 +23,7 @@ from loaders.clips import ClipPlan, ClipSpec
 from loaders.dali_pipeline import Cuts, DaliError, Decoder, cuts_of, import_dali
 from loaders.dataset import ClipDataset
 from loaders.engine import Slot, torch_slot
-from loaders.making import ClipMaker, Made, Place, _Cutter
+from loaders.making import ClipMaker, Made, Place, Places, Results, _Cutter
 from loaders.pictures import is_jpeg
 from loaders.reading import FrameReader, Picture
 
@@ -114,13 +114,13 @@ class _Batch:
 
     slot: Slot
     spec: ClipSpec
-    places: Sequence[Place]
+    places: Places
     replace_bad: bool
     fetching: list[Future[_Fetched]]
     stopped: threading.Event = field(default_factory=threading.Event)
-    decoding: Future[list[Made]] = field(init=False)
+    decoding: Future[Results] = field(init=False)
 
-    def result(self) -> list[Made]:
+    def result(self) -> Results:
         return self.decoding.result()
 
     def is_ready(self) -> bool:
@@ -160,7 +160,7 @@ class DaliEngine:
             memory = torch.empty(slot_bytes, dtype=torch.uint8, device=self.device) if gpu else None
             self.free.put(torch_slot(index, slot_bytes) if memory is None else Slot(index, memory, _NO_PIXELS))
 
-    def submit(self, slot: Slot, spec: ClipSpec, places: Sequence[Place], *, replace_bad: bool) -> _Batch:
+    def submit(self, slot: Slot, spec: ClipSpec, places: Places, *, replace_bad: bool) -> _Batch:
         fetching = [self._readers.submit(self._fetch, spec, place, replace_bad, False) for place in places]
         batch = _Batch(slot, spec, places, replace_bad, fetching)
         batch.decoding = self._feeder.submit(self._make, batch)
@@ -182,7 +182,7 @@ class DaliEngine:
             fetcher = self._local.fetcher = _Fetcher(self._dataset, self._reader)
         return fetcher.fetch(spec, place, replace_bad=replace_bad, thorough=thorough)
 
-    def _make(self, batch: _Batch) -> list[Made]:
+    def _make(self, batch: _Batch) -> Results:
         """The feeder's work on one batch: as cheaply as it goes, and thoroughly once anything is wrong.
 
         What is replaced is the same as in the CPU engine, and so is the error that comes first.
@@ -194,10 +194,10 @@ class DaliEngine:
             try:
                 made = self._decoded(batch, [self._thorough(batch, place) for place in batch.places])
             except DaliError as error:
-                return self._by_cpu(batch, error)
+                return Results.of(self._by_cpu(batch, error))
         self._num_refused = 0
         batch.fetching = []  # The encoded pictures are not needed any more.
-        return made
+        return Results.of(made)
 
     def _wait(self, batch: _Batch, future: Future[_Fetched]) -> _Fetched:
         self._go_on(batch)

@@ -6,7 +6,6 @@ The slots are the memory bound and the back-pressure. Nothing here knows order o
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ import torch
 
 from loaders.clips import ClipSpec
 from loaders.dataset import ClipDataset
-from loaders.making import ClipMaker, Made, Place
+from loaders.making import ClipMaker, Made, Place, Places, Results
 from loaders.reading import FrameReader
 
 
@@ -39,8 +38,8 @@ class Slot:
 class Pending(Protocol):
     """A batch that is being made."""
 
-    def result(self) -> list[Made]:
-        """Wait for it: one per place, in order. Raises: what the first of them that failed has raised."""
+    def result(self) -> Results:
+        """Wait for it: a row per place, in order. Raises: what the first of them that failed has raised."""
 
     def is_ready(self) -> bool:
         """Whether `result` would return at once."""
@@ -55,7 +54,7 @@ class Engine(Protocol):
     free: SimpleQueue[Slot]
     """Slots that no batch lies in."""
 
-    def submit(self, slot: Slot, spec: ClipSpec, places: Sequence[Place], *, replace_bad: bool) -> Pending:
+    def submit(self, slot: Slot, spec: ClipSpec, places: Places, *, replace_bad: bool) -> Pending:
         """Start making clips, clip i of the batch as the i-th in the slot."""
 
     def close(self) -> None:
@@ -80,7 +79,7 @@ class ThreadEngine:
         for index in range(num_slots):
             self.free.put(torch_slot(index, slot_bytes))
 
-    def submit(self, slot: Slot, spec: ClipSpec, places: Sequence[Place], *, replace_bad: bool) -> Pending:
+    def submit(self, slot: Slot, spec: ClipSpec, places: Places, *, replace_bad: bool) -> Pending:
         frames = slot.frames(len(places), spec).numpy()
         return _Futures(
             [self._pool.submit(self._make, spec, place, frames[row], replace_bad) for row, place in enumerate(places)]
@@ -102,8 +101,8 @@ class ThreadEngine:
 class _Futures:
     futures: list[Future[Made]]
 
-    def result(self) -> list[Made]:
-        return [future.result() for future in self.futures]
+    def result(self) -> Results:
+        return Results.of([future.result() for future in self.futures])
 
     def is_ready(self) -> bool:
         return all(future.done() for future in self.futures)

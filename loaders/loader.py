@@ -23,7 +23,7 @@ from loaders.batches import Batches, EqualBatches, Planned, ShapedBatches
 from loaders.clips import ClipSpec
 from loaders.dataset import ClipDataset
 from loaders.engine import Engine, Pending, Slot, ThreadEngine
-from loaders.making import BadSample, Made, Place
+from loaders.making import BadSample, Places, Results
 from loaders.multigrid.plan import ShapePlan
 from loaders.order import epoch_order
 from loaders.processes import ProcessEngine
@@ -125,13 +125,32 @@ def _engine_of(backend: Backend, workers: Workers, dataset: ClipDataset, spec: C
     return ProcessEngine if workers == "processes" else ThreadEngine
 
 
+@dataclass(frozen=True)
+class _Begun:
+    """A batch that is being made, of an epoch, in its slot."""
+
+    epoch: int
+    planned: Planned
+    slot: Slot
+    pending: Pending
+
+
+@dataclass
+class _Ahead:
+    """The batches that were begun, in their order, and those that come after them."""
+
+    batches: deque[_Begun]
+    planned: Iterator[tuple[int, np.ndarray, Planned]]
+
+
 class ClipLoader:
     """Yields the batches of one epoch after the other.
 
     Sample k of epoch e is a pure function of (seed, e, k): the stream is the same for any number of workers, threads or
     processes, and with `world_size` ranks each batch of all ranks together is the batch that one rank would get with the
     sum of their batch sizes. `iter(loader)` goes on where the last iteration stopped: at the start of an epoch, or, after
-    a `break` or `load_state_dict`, in the middle of one. There is one stream: a new iteration ends the one before.
+    a `break` or `load_state_dict`, in the middle of one. There is one stream: a new iteration ends the one before. In training
+    the first batches of the next epoch are made while the last ones of this are used.
 
     `workers` are `processes` (default) or `threads`, `num_workers` of them (default: one per core). `shuffle` and
     `drop_last` are on for training specs and off for evaluation specs unless said otherwise. `depth` batches are made
@@ -206,6 +225,7 @@ class ClipLoader:
         self.statistics = Statistics(self.num_workers, depth + 2)
         self._reported = (self.statistics.snapshot(), time.perf_counter())
         self._closed = False
+        self._ahead: _Ahead | None = None  # Between two epochs.
         self._stream: Callable[[], Generator[ClipBatch, None, None] | None] = lambda: None
 
     def __len__(self) -> int:
@@ -226,59 +246,88 @@ class ClipLoader:
         return stream
 
     def _rest_of_epoch(self) -> Generator[ClipBatch, None, None]:
-        order = epoch_order(self.num_items, self.seed, self.epoch, shuffle=self.shuffle)
-        waiting: deque[tuple[Planned, Slot, Pending]] = deque()
-        planned = self.batches.at(self.epoch, self._position)
+        epoch, ahead = self.epoch, self._take_ahead()
+        waiting = ahead.batches
         try:
-            while planned is not None or waiting:
-                while planned is not None and not self._engine.free.empty():
-                    slot = self._engine.free.get()
-                    waiting.append((planned, slot, self._submit(slot, planned, order)))
-                    planned = self.batches.at(self.epoch, planned.end)
-                now, slot, pending = waiting[0]
+            while True:
+                while not self._engine.free.empty() and (planned := next(ahead.planned, None)) is not None:
+                    waiting.append(self._submit(*planned))
+                if not waiting or waiting[0].epoch != epoch:
+                    break
+                now = waiting[0]
                 started = time.perf_counter()
-                num_ready = sum(other.is_ready() for _, _, other in waiting)
-                clips = pending.result()
+                num_ready = sum(other.pending.is_ready() for other in waiting)
+                clips = now.pending.result()
                 bad = self.statistics.add(clips, time.perf_counter() - started, num_ready)
                 self._bad.add(bad, len(clips))
-                self._position = now.end
-                if clips:
-                    batch = self._batch(slot, clips, now)
+                self._position = now.planned.end
+                if len(clips):
+                    batch = self._batch(now.slot, clips, now.planned)
                     yield batch
                     batch.wait_until_read()
                 waiting.popleft()
-                self._engine.free.put(slot)
-            self.epoch, self._position = self.epoch + 1, 0
+                self._engine.free.put(now.slot)
+            self.epoch, self._position = epoch + 1, 0
+            self._ahead = ahead
         finally:
-            for _, slot, pending in waiting:
-                pending.cancel()
-                self._engine.free.put(slot)
+            if self._ahead is not ahead:
+                self._drop(ahead)
 
-    def _submit(self, slot: Slot, planned: Planned, order: np.ndarray) -> Pending:
-        places = [Place(int(order[k % self.num_items]), k, self.seed, self.epoch) for k in planned.places]
-        return self._engine.submit(slot, planned.spec, places, replace_bad=self._bad.limit > 0)
+    def _take_ahead(self) -> _Ahead:
+        """What the epoch before has left for where the stream stands now, or nothing yet."""
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None:
+            if ahead.batches and (ahead.batches[0].epoch, self._position) == (self.epoch, 0):
+                return ahead
+            self._drop(ahead)
+        return _Ahead(deque(), self._planned(self.epoch, self._position))
+
+    def _planned(self, epoch: int, position: int) -> Iterator[tuple[int, np.ndarray, Planned]]:
+        """Batches from there on with their epoch and its order: in training without end, so that no epoch begins cold."""
+        while True:
+            order = epoch_order(self.num_items, self.seed, epoch, shuffle=self.shuffle)
+            planned = self.batches.at(epoch, position)
+            if planned is None and position == 0:
+                return
+            while planned is not None:
+                yield epoch, order, planned
+                planned = self.batches.at(epoch, planned.end)
+            if self.spec.views is not None:
+                return
+            epoch, position = epoch + 1, 0
+
+    def _submit(self, epoch: int, order: np.ndarray, planned: Planned) -> _Begun:
+        slot = self._engine.free.get()
+        ks = np.array(planned.places, np.int64)
+        places = Places(order[ks % self.num_items], ks, self.seed, epoch)
+        pending = self._engine.submit(slot, planned.spec, places, replace_bad=self._bad.limit > 0)
+        return _Begun(epoch, planned, slot, pending)
+
+    def _drop(self, ahead: _Ahead) -> None:
+        for begun in ahead.batches:
+            begun.pending.cancel()
+            self._engine.free.put(begun.slot)
 
     def _stop_stream(self) -> None:
         """End the iteration that goes on, if any: there is one stream, and it has all the slots."""
         if (stream := self._stream()) is not None:
             stream.close()
 
-    def _batch(self, slot: Slot, clips: list[Made], planned: Planned) -> ClipBatch:
-        plans = [made.plan for made in clips]
-        videos = np.array([plan.video for plan in plans], np.int64)
-        drawn = [plan.drawn for plan in plans] if planned.spec.executor == "gpu" else None
+    def _batch(self, slot: Slot, clips: Results, planned: Planned) -> ClipBatch:
+        replaced = torch.zeros(len(clips), dtype=torch.bool)
+        replaced[list(clips.bad)] = True
         return ClipBatch(
-            frames=slot.frames(len(plans), planned.spec),
-            labels=torch.tensor([plan.label for plan in plans]),
-            video_ids=[self.dataset.video_ids[video] for video in videos],
-            videos=torch.from_numpy(videos),
-            frame_indices=torch.from_numpy(np.stack([plan.frames for plan in plans])),
-            view=torch.tensor([plan.view for plan in plans]),
-            replaced=torch.tensor([bool(made.bad) for made in clips]),
+            frames=slot.frames(len(clips), planned.spec),
+            labels=torch.from_numpy(clips.labels),
+            video_ids=[self.dataset.video_ids[video] for video in clips.videos],
+            videos=torch.from_numpy(clips.videos),
+            frame_indices=torch.from_numpy(clips.frames),
+            view=torch.from_numpy(clips.views),
+            replaced=replaced,
             epoch=self.epoch,
             position=planned.places[0],
             lr_factor=planned.lr_factor,
-            _drawn=drawn,
+            _drawn=clips.drawn if planned.spec.executor == "gpu" else None,
         )
 
     def stages(self) -> dict[str, Stage]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import operator
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import cv2
@@ -17,6 +17,7 @@ import simplejpeg
 from ingest.errors import VideoError
 from loaders.augment import steps
 from loaders.augment.fast import FastCut
+from loaders.augment.recipe import Drawn
 from loaders.augment.reference import run_imgaug
 from loaders.clips import ClipPlan, ClipSpec, plan_clip
 from loaders.dataset import ClipDataset
@@ -44,6 +45,26 @@ class Place:
 
 
 @dataclass(frozen=True)
+class Places:
+    """Several places of one epoch: `items` and `ks` are int64 (N,)."""
+
+    items: np.ndarray
+    ks: np.ndarray
+    seed: int
+    epoch: int
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, rows: slice) -> Places:
+        return Places(self.items[rows], self.ks[rows], self.seed, self.epoch)
+
+    def __iter__(self) -> Iterator[Place]:
+        for item, k in zip(self.items.tolist(), self.ks.tolist(), strict=True):
+            yield Place(item, k, self.seed, self.epoch)
+
+
+@dataclass(frozen=True)
 class BadSample:
     """A clip that could not be made and was replaced: the place in the dataset, and why."""
 
@@ -62,6 +83,56 @@ class Made:
     bad: list[BadSample] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
     num_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a loader wants to know of finished clips, a row each: arrays, as a process sends them many times a second.
+
+    `videos`, `views`, `labels` int64 (N,), `frames` int64 (N, T), `seconds` float64 (N, stages). `drawn` is what was drawn of
+    a recipe. `bad` says what was replaced, of the rows where anything was.
+    """
+
+    videos: np.ndarray
+    views: np.ndarray
+    labels: np.ndarray
+    frames: np.ndarray
+    seconds: np.ndarray
+    num_bytes: int
+    drawn: list[Drawn | None]
+    bad: dict[int, list[BadSample]]
+
+    @classmethod
+    def of(cls, clips: Sequence[Made]) -> Results:
+        plans = [made.plan for made in clips]
+        return cls(
+            videos=np.array([plan.video for plan in plans], np.int64),
+            views=np.array([plan.view for plan in plans], np.int64),
+            labels=np.array([plan.label for plan in plans], np.int64),
+            frames=np.stack([plan.frames for plan in plans]) if plans else np.empty((0, 0), np.int64),
+            seconds=np.array([[made.seconds[stage] for stage in STAGES] for made in clips]).reshape(-1, len(STAGES)),
+            num_bytes=sum(made.num_bytes for made in clips),
+            drawn=[plan.drawn for plan in plans],
+            bad={row: made.bad for row, made in enumerate(clips) if made.bad},
+        )
+
+    @classmethod
+    def joined(cls, parts: Sequence[Results]) -> Results:
+        """One after the other."""
+        firsts = np.cumsum([0, *map(len, parts)]).tolist()
+        return cls(
+            videos=np.concatenate([part.videos for part in parts]),
+            views=np.concatenate([part.views for part in parts]),
+            labels=np.concatenate([part.labels for part in parts]),
+            frames=np.concatenate([part.frames for part in parts]),
+            seconds=np.concatenate([part.seconds for part in parts]),
+            num_bytes=sum(part.num_bytes for part in parts),
+            drawn=[drawn for part in parts for drawn in part.drawn],
+            bad={first + row: bad for first, part in zip(firsts, parts, strict=False) for row, bad in part.bad.items()},
+        )
+
+    def __len__(self) -> int:
+        return len(self.videos)
 
 
 class ClipMaker:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 
 import numpy as np
 
 _SAMPLE, _ORDER, _REPLACEMENT = 0, 1, 2
+_local = threading.local()
 
 
 def _generator(seed: int, epoch: int, k: int, purpose: int) -> np.random.Generator:
@@ -19,6 +21,18 @@ def _generator(seed: int, epoch: int, k: int, purpose: int) -> np.random.Generat
 def sample_rng(seed: int, epoch: int, k: int) -> np.random.Generator:
     """Generator for all that is random in sample `k` of epoch `epoch` (k is the place in the epoch's global order)."""
     return _generator(seed, epoch, k, _SAMPLE)
+
+
+def brief_sample_rng(seed: int, epoch: int, k: int) -> np.random.Generator:
+    """The same at a fraction of the cost, as it is one per thread: what it was is gone once the next is asked for."""
+    if (kept := getattr(_local, "kept", None)) is None:
+        bits = np.random.Philox(key=0)
+        kept = _local.kept = bits, bits.state, np.random.Generator(bits)
+    bits, state, generator = kept
+    state["state"]["key"][:] = seed, epoch
+    state["state"]["counter"][:] = 0, 0, k, _SAMPLE
+    bits.state = state
+    return generator
 
 
 def replacements(item: int, num_items: int, seed: int, epoch: int, k: int) -> Iterator[int]:

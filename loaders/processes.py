@@ -20,7 +20,6 @@ import tempfile
 import threading
 import traceback
 from collections import deque
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
@@ -32,7 +31,7 @@ from ingest.errors import ClipmillError
 from ingest.executors import WorkerTraceback, die_with_parent, ignoring_sigint, portable
 from loaders.clips import ClipSpec
 from loaders.dataset import ClipDataset
-from loaders.making import ClipMaker, Made, Place
+from loaders.making import ClipMaker, Places, Results
 from loaders.reading import FrameReader
 
 # Of one batch: each costs a message there and back, which four times as many made a tenth dearer.
@@ -49,7 +48,7 @@ class _Part:
     first: int
     offset: int
     spec: ClipSpec
-    places: Sequence[Place]
+    places: Places
     replace_bad: bool
 
     @property
@@ -62,17 +61,17 @@ class _Batch:
     """A batch that is being made; see `engine.Pending`."""
 
     engine: ProcessEngine
-    made: list[Made | None]
     num_left: int
+    made: dict[int, Results] = field(default_factory=dict)
     errors: dict[int, BaseException] = field(default_factory=dict)
     changed: threading.Condition = field(default_factory=threading.Condition)
 
-    def result(self) -> list[Made]:
+    def result(self) -> Results:
         with self.changed:
             self.changed.wait_for(lambda: self.num_left == 0)
         if self.errors:  # The first place's is the one to tell, whichever part came back first.
             raise self.errors[min(self.errors)]
-        return [made for made in self.made if made is not None]
+        return Results.joined([self.made[first] for first in sorted(self.made)]) if self.made else Results.of([])
 
     def is_ready(self) -> bool:
         return self.num_left == 0
@@ -82,9 +81,10 @@ class _Batch:
         with self.changed:
             self.changed.wait_for(lambda: self.num_left == 0)
 
-    def done(self, part: _Part, results: list[Made | None], error: BaseException | None) -> None:
+    def done(self, part: _Part, results: Results | None, error: BaseException | None) -> None:
         with self.changed:
-            self.made[part.first : part.first + len(results)] = results
+            if results is not None:
+                self.made[part.first] = results
             if error is not None:
                 self.errors[part.first] = error
             self.num_left -= len(part.places)
@@ -119,10 +119,10 @@ class ProcessEngine:
         self._pump = threading.Thread(target=self._run, name="clipmill-pump", daemon=True)
         self._pump.start()
 
-    def submit(self, slot: Any, spec: ClipSpec, places: Sequence[Place], *, replace_bad: bool) -> _Batch:
+    def submit(self, slot: Any, spec: ClipSpec, places: Places, *, replace_bad: bool) -> _Batch:
         if self._closed:
             raise RuntimeError("the engine is closed")
-        batch = _Batch(self, [None] * len(places), len(places))
+        batch = _Batch(self, len(places))
         size = max(-(-len(places) // (_PARTS_PER_WORKER * len(self._workers))), 1)
         with self._lock:
             for first in range(0, len(places), size):
@@ -138,7 +138,7 @@ class ProcessEngine:
             for part in dropped:
                 self._waiting.remove(part)
         for part in dropped:
-            batch.done(part, [None] * len(part.places), None)
+            batch.done(part, None, None)
 
     def close(self) -> None:
         if self._closed:
@@ -151,7 +151,7 @@ class ProcessEngine:
             worker.stop()
         error = RuntimeError("the loader was closed while a batch was being made")
         for part in [*self._waiting, *(part for worker in self._workers for part in worker.parts)]:
-            part.batch.done(part, [None] * len(part.places), error)
+            part.batch.done(part, None, error)
         self._waiting.clear()
         os.close(self._file)
         _unpin(self._memory)
@@ -216,7 +216,7 @@ class ProcessEngine:
         for worker in self._workers:
             worker.parts.clear()
         for part in parts:
-            part.batch.done(part, [None] * len(part.places), error)
+            part.batch.done(part, None, error)
 
 
 class _Worker:
@@ -278,24 +278,26 @@ def serve(theirs: int, alive: int, file: int) -> None:
             message = connection.recv_bytes()
         except EOFError:
             return
-        made: list[Made | None] = []
-        error, trace = None, ""
+        results, error, trace = None, None, ""
         try:
             if maker is None:
                 num_bytes, dataset = _unpacked(begun)
                 memory = np.frombuffer(mmap.mmap(file, num_bytes), np.uint8)
                 maker = ClipMaker(dataset, FrameReader(dataset))
             offset, spec, places, replace_bad = _unpacked(message)
-            made = [None] * len(places)
             end = offset + len(places) * spec.clip_bytes
             frames = memory[offset:end].reshape(len(places), spec.num_frames, spec.height, spec.width, 3)
             # All plans first: between two clips, decoding would drive what a plan needs out of the cache each time.
             plans = [maker.plan(spec, place.item, place) for place in places]
-            for row, (place, plan) in enumerate(zip(places, plans, strict=True)):
-                made[row] = maker.make(spec, place, frames[row], replace_bad=replace_bad, plan=plan)
+            results = Results.of(
+                [
+                    maker.make(spec, place, out, replace_bad=replace_bad, plan=plan)
+                    for place, plan, out in zip(places, plans, frames, strict=True)
+                ]
+            )
         except Exception as raised:
             error, trace = portable(raised), "\n" + traceback.format_exc()
-        connection.send((made, error, trace))
+        connection.send((results, error, trace))
 
 
 def _unpacked(message: bytes) -> Any:

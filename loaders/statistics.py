@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from loaders.making import STAGES, BadSample, Made
+from loaders.making import STAGES, BadSample, Results
 from loaders.telemetry import Stage
 
 _REMEMBERED = 4096  # Clips that percentiles are taken over: the newest.
@@ -32,17 +31,18 @@ class Statistics:
     _recent: np.ndarray = field(default_factory=lambda: np.zeros((_REMEMBERED, len(STAGES)), np.float32), repr=False)
     _waits: np.ndarray = field(default_factory=lambda: np.zeros(_REMEMBERED, np.float32), repr=False)
 
-    def add(self, clips: Iterable[Made], waited_s: float, num_ready: int) -> list[BadSample]:
-        """One batch: its clips, how long it was waited for, how many batches lay ready. Returns what was replaced."""
+    def add(self, clips: Results | None, waited_s: float, num_ready: int) -> list[BadSample]:
+        """One batch: its clips, if it has any, how long it was waited for, how many batches lay ready. What was replaced."""
         bad: list[BadSample] = []
-        for made in clips:
-            row = self._recent[self.counts["read"] % _REMEMBERED]
-            for place, stage in enumerate(STAGES):
-                self.counts[stage] += 1
-                self.seconds[stage] += made.seconds[stage]
-                row[place] = made.seconds[stage]
-            self.num_bytes += made.num_bytes
-            bad += made.bad
+        if clips is not None:
+            end = self.counts["read"] + len(clips)
+            newest = clips.seconds[-_REMEMBERED:]
+            self._recent[np.arange(end - len(newest), end) % _REMEMBERED] = newest
+            for stage, seconds in zip(STAGES, clips.seconds.sum(axis=0).tolist(), strict=True):
+                self.counts[stage] += len(clips)
+                self.seconds[stage] += seconds
+            self.num_bytes += clips.num_bytes
+            bad = [each for row in sorted(clips.bad) for each in clips.bad[row]]
         self._waits[self.batches % _REMEMBERED] = waited_s
         self.wait_s += waited_s
         self.batches += 1

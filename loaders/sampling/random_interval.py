@@ -33,13 +33,13 @@ class RandomInterval:
     def draw(self, video_frames: int, rng: Rng) -> np.ndarray:
         """Frame indices of a training clip, int64 (num_frames,). Raises: ValueError if the video has no frames."""
         require_frames(video_frames)
-        interval = int(rng.choice(list(self.intervals)))
+        interval = self.intervals[int(rng.choice(len(self.intervals)))]
         if self.num_frames == 1:
-            return np.array([rng.choice(range(video_frames))], np.int64)
+            return np.array([rng.choice(video_frames)], np.int64)
         slowest, fastest = self.speed
         fastest = min(fastest, (video_frames - 1) / ((self.num_frames - 1) * interval))
         if fastest < slowest:
-            return np.full(self.num_frames, rng.choice(range(video_frames)), np.int64)
+            return np.full(self.num_frames, rng.choice(video_frames), np.int64)
         factor = rng.uniform(slowest, fastest) * interval
         length = (self.num_frames - 1) * factor
         start = rng.uniform(0, video_frames - 1 - length)

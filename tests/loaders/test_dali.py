@@ -265,7 +265,8 @@ def test_wrong_bits_inside_a_picture_do_not_end_the_run(root_copy: Path, make_lo
 def test_frames_that_only_dali_refuses_are_decoded_on_the_cpu(make_loader: MakeLoader, monkeypatch) -> None:
     """Twice refused, as found and after a look at every frame: then it is DALI, and the batch is the CPU engine's."""
     expected = [batch.copied() for batch in make_loader(batch_size=4)]
-    with_dali = [batch.copied() for batch in make_loader(batch_size=4, backend="dali")]
+    with make_loader(batch_size=4, backend="dali") as loader:
+        with_dali = [batch.copied() for batch in loader]
     run, calls = Decoder._run, []
 
     def refused_at_first(self, pictures, cuts):

@@ -317,7 +317,42 @@ def open_databases(root: Path) -> int:
     return found
 
 
-@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts open files in /proc")
+@pytest.mark.parametrize("workers", ["threads", "processes"])
+def test_the_next_epoch_is_begun_while_this_one_is_used(make_loader: MakeLoader, workers):
+    loader = make_loader(workers=workers)
+    first = digests(loader)
+    ahead = loader._ahead
+    assert ahead is not None
+    assert [begun.epoch for begun in ahead.batches] == [1] * 3 + [2]  # three batches an epoch, four slots
+    wait_until(lambda: all(begun.pending.is_ready() for begun in ahead.batches))
+    state = loader.state_dict()
+    second = digests(loader)
+    fresh = make_loader(workers=workers)
+    fresh.load_state_dict(state)
+    assert digests(fresh) == second != first
+
+
+def test_a_stream_that_goes_elsewhere_drops_what_was_begun(make_loader: MakeLoader):
+    loader = make_loader()
+    state = loader.state_dict()
+    first, second = digests(loader), digests(loader)
+    loader.load_state_dict(state)
+    assert (digests(loader), digests(loader)) == (first, second)
+    loader.load_state_dict(state)
+    for _ in islice(loader, 1):
+        pass
+    assert digests(loader) == first[1:]
+    loader._stop_stream()
+    assert len(loader._ahead.batches) + loader._engine.free.qsize() == 4
+
+
+def test_evaluation_begins_nothing_that_is_not_asked_for(make_loader: MakeLoader):
+    loader = make_loader(evaluation_spec())
+    first = digests(loader)
+    assert loader._engine.free.qsize() == 4
+    assert len(digests(loader)) == len(first)
+
+
 def test_open_databases_stay_bounded_however_many_videos_there_are(root: Path, tmp_path: Path, monkeypatch):
     from loaders import reading as module
 

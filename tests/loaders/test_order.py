@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from loaders.order import epoch_order, sample_rng
+from loaders.order import brief_sample_rng, epoch_order, sample_rng
 
 
 @pytest.mark.parametrize("num_items", [0, 1, 2, 97, 1000])
@@ -40,6 +40,16 @@ def test_the_randomness_of_a_sample_is_its_own():
     for k in range(5, 10):
         sample_rng(5, 2, k).random(1000)
     np.testing.assert_array_equal(sample_rng(5, 2, 7).random(8), alone)
+
+
+def test_the_generator_that_is_used_again_draws_the_same():
+    """Also after draws that leave half a word or a part of a block behind."""
+    for k in (0, 7, 2**40, 7):
+        for draws in (1, 3, 4, 9):
+            again, fresh = brief_sample_rng(2**63, 5, k), sample_rng(2**63, 5, k)
+            for _ in range(draws):
+                assert again.integers(0, 1000, dtype=np.int32) == fresh.integers(0, 1000, dtype=np.int32)
+            assert again.random() == fresh.random()
 
 
 def test_no_two_samples_share_their_randomness():

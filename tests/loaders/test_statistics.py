@@ -5,17 +5,19 @@ from __future__ import annotations
 import itertools
 import time
 
+import numpy as np
 import pytest
 
-from loaders.making import Made
+from loaders.making import Results
 from loaders.statistics import Statistics, report
 from tests.loaders.conftest import MakeLoader
 from tests.loaders.samples import digest
 
 
-def clips(count: int, read: float = 0.0, decode: float = 0.0, assemble: float = 0.0) -> list[Made]:
-    seconds = {"read": read, "decode": decode, "assemble": assemble}
-    return [Made(None, [], dict(seconds), 100) for _ in range(count)]  # type: ignore[arg-type]
+def clips(count: int, read: float = 0.0, decode: float = 0.0, assemble: float = 0.0) -> Results:
+    numbers = np.zeros(count, np.int64)
+    seconds = np.tile([read, decode, assemble], (count, 1))
+    return Results(numbers, numbers, numbers, numbers[:, None], seconds, 100 * count, [None] * count, {})
 
 
 def test_sums_and_percentiles_are_those_of_the_clips() -> None:

@@ -177,7 +177,7 @@ class WindowLoader:
             self._position, now = waiting.popleft()
             started = time.perf_counter()
             batch = now.result()
-            self.statistics.add((), time.perf_counter() - started, num_ready)
+            self.statistics.add(None, time.perf_counter() - started, num_ready)
             yield batch
         self.epoch, self._position = epoch + 1, 0
 
