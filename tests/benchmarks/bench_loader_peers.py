@@ -6,6 +6,7 @@
     folder              torch DataLoader on folders of jpg files, decoded by OpenCV
     webdataset          tar shards, a video per sample, all of whose frames are read to take a clip
     spdl                the same blobs as ours, read by our reader in SPDL's pipeline, decoded and scaled by spdl.io
+    dali                the same blobs, read by our reader, decoded, scaled and cut by a pipeline of DALI on the CPU
     pyav, decord, torchcodec    random clips from H.264 files as ffmpeg makes them (a key frame every 250), seeking
     torchcodec_g60      the same with a key frame every 60, as from a studio that was asked for it
 
@@ -246,11 +247,42 @@ def spdl(home: Path, root: Path, size: int, jitter: tuple[int, int], workers: in
             yield len(np.stack(batch))
 
 
-PEERS = ("clipmill", "historical", "folder", "webdataset", "spdl", *VIDEO_PEERS)
+def dali(home: Path, root: Path, size: int, jitter: tuple[int, int], workers: int) -> Iterator[int]:
+    from nvidia.dali import fn, pipeline_def, types
+
+    dataset = ClipDataset(root)
+    reader = FrameReader(dataset)
+    spec = ClipSpec(RandomInterval(NUM_CLIP_FRAMES, (1, 2)), size, size, jitter)
+
+    def clips() -> Iterator[tuple[list[np.ndarray], ...]]:
+        for first in itertools.count(0, BATCH):
+            blobs, scaled, places = [], [], []
+            for k in range(first, first + BATCH):
+                plan = plan_clip(spec, k % NUM_VIDEOS, NUM_FRAMES, dataset.levels(0), seed=0, epoch=0, k=k)
+                blobs += [np.frombuffer(b, np.uint8) for b in reader.read(plan.video, plan.level, plan.frames)]
+                scaled += [np.array(plan.scaled, np.float32)] * NUM_CLIP_FRAMES
+                places += [np.array(plan.offset, np.int32)] * NUM_CLIP_FRAMES
+            yield blobs, scaled, places
+
+    @pipeline_def(batch_size=BATCH * NUM_CLIP_FRAMES, num_threads=workers, device_id=None, prefetch_queue_depth=2)
+    def pipeline() -> Any:
+        blobs, scaled, places = fn.external_source(clips(), num_outputs=3)
+        frames = fn.decoders.image(blobs, device="cpu", output_type=types.RGB)
+        frames = fn.resize(frames, size=scaled, interp_type=types.INTERP_LINEAR, antialias=False)
+        return fn.slice(frames, places, np.array([size, size], np.int32), axes=(0, 1))
+
+    built = pipeline()
+    built.build()
+    while True:
+        (frames,) = built.run()
+        yield len(frames.as_array()) // NUM_CLIP_FRAMES
+
+
+PEERS = ("clipmill", "historical", "folder", "webdataset", "spdl", "dali", *VIDEO_PEERS)
 
 
 def begin(name: str, home: Path, root: Path, size: int, jitter: tuple[int, int], workers: int) -> Iterator[int]:
-    whole = {"clipmill": clipmill, "webdataset": webdataset, "spdl": spdl}
+    whole = {"clipmill": clipmill, "webdataset": webdataset, "spdl": spdl, "dali": dali}
     if name in whole:
         return whole[name](home, root, size, jitter, workers)
     return data_loader(Reader(home, name))(home, root, size, jitter, workers)

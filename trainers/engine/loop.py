@@ -118,7 +118,9 @@ def _settle_batch_norm(fabric: Fabric, method: Method, config: Config) -> None:
         return
     from trainers.batch_norm import precise_statistics
 
-    flat = config.model_copy(update={"multigrid": type(config.multigrid)()})
+    # By threads, which are there at once: processes would take a second to start, before every validation.
+    data = config.data.model_copy(update={"workers": "threads"})
+    flat = config.model_copy(update={"multigrid": type(config.multigrid)(), "data": data})
     with make_loader(flat, "train", rank=fabric.global_rank, world_size=fabric.world_size) as loader:
         for model in method.models.values():
             precise_statistics(model, lambda batch: method.predict(batch, fabric.device), loader, num_batches)

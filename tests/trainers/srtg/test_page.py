@@ -37,6 +37,8 @@ def test_tables_are_those_of_the_measurements() -> None:
     runs = srtg_motion.finished()
     assert table_of(PAGE, "srtg_motion.jsonl: recursion") == srtg_motion.recursion_table(runs)
     assert table_of(PAGE, "srtg_motion.jsonl: shapes") == srtg_motion.shapes_table(runs)
+    of_a_core = srtg_motion.shapes_table(runs, srtg_motion.ON_A_CORE)
+    assert table_of(PAGE, "srtg_motion.jsonl: shapes, one core") == of_a_core
     step = RESULTS / "srtg_step.json"
     if step.exists():
         figures = json.loads(step.read_text())["figures"]
