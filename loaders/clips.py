@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
@@ -102,8 +102,7 @@ class ClipSpec:
         return replace(self, sampler=sampler, height=shape.height, width=shape.width, short_side=shape.short_side)
 
 
-@dataclass(frozen=True)
-class ClipPlan:
+class ClipPlan(NamedTuple):
     """All that one sample takes: decode `level`, scale to `scaled` (height, width), cut at `offset`, mirror, augment.
 
     `label` is the class that the finished clip shows.

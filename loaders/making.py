@@ -9,6 +9,7 @@ import operator
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -34,8 +35,7 @@ class ClipError(VideoError):
     """A clip could not be made. Names the video and the frame."""
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """Which sample: item (video and view) `item` of the dataset, place `k` of the epoch's order."""
 
     item: int

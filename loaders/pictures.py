@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -24,8 +24,7 @@ def is_jpeg(blob: bytes) -> bool:
     return blob[:2] == _JPEG
 
 
-@dataclass(frozen=True)
-class Part:
+class Part(NamedTuple):
     """Part of a picture of `width` x `height` pixels."""
 
     width: int
@@ -43,9 +42,7 @@ class Part:
         """
         if not PARTS:
             return 0
-        return decode_parts(
-            pictures, out, self.width, self.height, self.left, self.top, self.columns, self.rows, colour == "BGR"
-        )
+        return decode_parts(pictures, out, *self, colour == "BGR")
 
 
 def picture_size(blob: bytes) -> tuple[int, int]:

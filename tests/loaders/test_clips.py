@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import astuple
 
 import numpy as np
 import pytest
@@ -22,7 +21,7 @@ def plan(spec: ClipSpec, levels: list[Level] = WIDE, *, item: int = 0, video_fra
 
 
 def values(made: ClipPlan) -> tuple:
-    return (made.video, made.view, made.frames.tolist(), *astuple(made)[3:])
+    return (made.video, made.view, made.frames.tolist(), *made[3:])
 
 
 def test_a_plan_is_a_pure_function_of_its_arguments():
