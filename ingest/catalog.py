@@ -147,7 +147,7 @@ class Catalog:
         try:
             root.mkdir(parents=True, exist_ok=True)
             db = sqlite3.connect(path, timeout=LOCK_TIMEOUT_S, isolation_level=None)
-            db.execute(f"PRAGMA journal_mode={'TRUNCATE' if shard else 'WAL'}")
+            _set_journal_mode(db, "TRUNCATE" if shard else "WAL")
             db.execute(f"PRAGMA synchronous={'FULL' if shard else 'NORMAL'}")
             version = db.execute("PRAGMA user_version").fetchone()[0]
             if version == 0:
@@ -360,6 +360,19 @@ def _connect_for_reading(path: Path, timeout_s: float) -> sqlite3.Connection:
             raise
         db = sqlite3.connect(f"{uri}&immutable=1", uri=True, isolation_level=None)
     return db
+
+
+def _set_journal_mode(db: sqlite3.Connection, mode: str) -> None:
+    """Of two that switch at once SQLite tells one, without any waiting, that the database is locked."""
+    end = time.monotonic() + LOCK_TIMEOUT_S
+    while True:
+        try:
+            db.execute(f"PRAGMA journal_mode={mode}")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > end:
+                raise
+            time.sleep(0.01)
 
 
 def _create_tables(db: sqlite3.Connection) -> None:
