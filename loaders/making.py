@@ -119,6 +119,8 @@ class Results:
     @classmethod
     def joined(cls, parts: Sequence[Results]) -> Results:
         """One after the other."""
+        if not parts:
+            return cls.of([])
         firsts = np.cumsum([0, *map(len, parts)]).tolist()
         return cls(
             videos=np.concatenate([part.videos for part in parts]),

@@ -71,7 +71,7 @@ class _Batch:
             self.changed.wait_for(lambda: self.num_left == 0)
         if self.errors:  # The first place's is the one to tell, whichever part came back first.
             raise self.errors[min(self.errors)]
-        return Results.joined([self.made[first] for first in sorted(self.made)]) if self.made else Results.of([])
+        return Results.joined([self.made[first] for first in sorted(self.made)])
 
     def is_ready(self) -> bool:
         return self.num_left == 0

@@ -2,7 +2,7 @@
 of docs/methods/srtg.md.
 
     python -m tests.benchmarks.srtg_motion --work DIR [--arms gates,plain] [--seeds 0 1 2] [--epochs 40]
-    python -m tests.benchmarks.srtg_motion --work DIR --arms fixed_core,multigrid_core --epochs 80 --core 0
+    python -m tests.benchmarks.srtg_motion --work DIR --arms fixed_core,multigrid_core --core 0
     python -m tests.benchmarks.srtg_motion --work DIR --table
 
 With `--core`, a run has that core alone, for one thread and one decoder: as many calls as there are cores may go on at once.
@@ -214,23 +214,26 @@ def write_tables() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="folder for the data and the runs")
-    parser.add_argument("--arms", default=",".join(ARMS), help=f"some of {', '.join(ARMS)}")
+    parser.add_argument("--arms", help=f"some of {', '.join(ARMS)}; default: those for all cores, or those for one")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--epochs", type=int, help="default: 40, on one core 80")
     parser.add_argument("--table", action="store_true", help="only write the tables of what is finished")
     parser.add_argument("--core", type=int, help="run on this core alone")
     options = parser.parse_args()
     if options.core is not None:
         os.sched_setaffinity(0, {options.core})
-    arms = options.arms.split(",")
+    arms = options.arms.split(",") if options.arms else list(RECURSION + SHAPES if options.core is None else ON_A_CORE)
+    epochs = options.epochs or (40 if options.core is None else 80)
     if unknown := [arm for arm in arms if arm not in ARMS]:
         parser.error(f"unknown arms {', '.join(unknown)}; there are {', '.join(ARMS)}")
+    if wrong := [arm for arm in arms if (arm in ON_A_CORE) != (options.core is not None)]:
+        parser.error(f"{', '.join(wrong)}: {', '.join(ON_A_CORE)} need --core, the other arms all cores")
     if not options.table:
         done = {(each["arm"], each["seed"], each["epochs"]) for each in finished()}
         for seed in options.seeds:  # All arms of a seed before the next one: a table grows evenly.
             for arm in arms:
-                if (arm, seed, options.epochs) not in done:
-                    result = run(arm, seed, options.epochs, options.work)
+                if (arm, seed, epochs) not in done:
+                    result = run(arm, seed, epochs, options.work)
                     with LINES.open("a") as file:
                         file.write(json.dumps(result) + "\n")
                     print({key: value for key, value in result.items() if key not in ("curve", "machine")}, flush=True)
