@@ -7,6 +7,7 @@ and written last, over a placeholder: frames are appended as they come, and no v
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,7 @@ STORE = "npy"
 VERSION = 1
 _HEADER_BYTES = 128
 _MAGIC = b"\x93NUMPY\x01\x00"
+_opening = threading.Lock()
 
 
 class FramesNpyWriter:
@@ -53,13 +55,23 @@ class FramesNpyWriter:
         self._temporary.unlink(missing_ok=True)
 
 
+def open_array(path: Path) -> np.ndarray:
+    """Any array file as a read-only memory map. Raises: OSError, ValueError or EOFError when it is none.
+
+    One thread at a time: NumPy has Python's parser read the header, and in Python 3.11 threads that parse at once now and
+    then get a SystemError ("AST constructor recursion depth mismatch").
+    """
+    with _opening:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+
+
 def open_frames(path: Path) -> np.ndarray:
     """The array as a read-only memory map, uint8 (T, H, W, 3).
 
     Raises: VideoError when it is not a whole array of frames.
     """
     try:
-        frames = np.load(path, mmap_mode="r")
+        frames = open_array(path)
     except (OSError, ValueError, EOFError) as error:
         raise VideoError("not whole", f"{path.name}: {error}") from error
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3:

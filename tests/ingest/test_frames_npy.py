@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -110,6 +113,21 @@ def test_check_and_reader_find_a_damaged_array(tmp_path: Path, fault: str) -> No
     if fault != "longer":
         with pytest.raises(VideoError):
             open_frames(path)
+
+
+def test_threads_do_not_parse_headers_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, load, parsing = tmp_path / "a.npy", np.load, threading.Lock()
+    np.save(path, np.zeros((2, 4, 4, 3), np.uint8))
+
+    def alone(*given, **options) -> np.ndarray:
+        assert parsing.acquire(blocking=False), "two at once"
+        time.sleep(0.002)
+        parsing.release()
+        return load(*given, **options)
+
+    monkeypatch.setattr(np, "load", alone)
+    with ThreadPoolExecutor(4) as pool:
+        assert [len(frames) for frames in pool.map(open_frames, [path] * 20)] == [2] * 20
 
 
 def test_frames_of_another_shape_are_refused(tmp_path: Path) -> None:

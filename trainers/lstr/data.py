@@ -17,6 +17,7 @@ import yaml
 
 import configs
 from ingest.errors import ClipmillError
+from ingest.stores.frames_npy import open_array
 from ingest.targets import NO_IGNORED_CLASS
 from trainers.lstr.network import Modality
 
@@ -137,7 +138,7 @@ class FeatureDataset:
     def _load(self, folder: str, session: str, missing: str) -> np.ndarray:
         path = self.root / folder / f"{session}.npy"
         try:
-            return np.load(path, mmap_mode="r", allow_pickle=False)
+            return open_array(path)
         except FileNotFoundError:
             raise ClipmillError(f"there is no {path}.", "Nothing was run.", missing) from None
         except (OSError, ValueError, EOFError) as error:
