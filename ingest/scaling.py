@@ -20,6 +20,9 @@ _HALVED = {f"yuv{j}{chroma}p": np.uint8 for j in ("", "j") for chroma in (420, 4
     f"yuv{chroma}p10le": np.uint16 for chroma in (420, 422, 444)
 }
 """Pixel formats that are halved -> type of a sample."""
+_LUMA = (255 / 219, -16 * 255 / 219)
+_CHROMA = (255 / 224, 128 - 128 * 255 / 224 - 1e-3)
+"""Limited to full range (ITU-R BT.601): factor and offset. Colour 16 would be 0.5: it is 0 on every processor."""
 _LARGE_PX = 1 << 18  # Below, what Python does for a half takes longer than what it saves.
 
 
@@ -67,7 +70,7 @@ class Scaler:
     By area (every source pixel counts once: no aliasing), limited range to full range and any matrix to BT.601, which
     is what JPEG means by YUV. 10-bit sources come out as 8-bit, all as 4:2:0 unless `chroma` asks for 4:4:4. In one step
     if the matrix is BT.601 already, else in two, scale and then recolour: there swscale does both at once by way of RGB
-    at the source's size, which takes three times as long for 1080p.
+    at the source's size, which takes three times as long for 1080p. Where only the range is another, OpenCV stretches it.
     """
 
     def __init__(self, size: tuple[int, int], chroma: str = "4:2:0") -> None:
@@ -80,9 +83,15 @@ class Scaler:
         source = frame if isinstance(frame, Source) else Source(frame)
         turns = source.turns
         width, height = self.size[::-1] if turns % 2 else self.size
-        steps = self._one_step if source.colorspace in _SPACES_OF_BT601 else self._two_steps
-        full = steps(source.down_to(width, height), source.color_range, width, height)
-        y, u, v = (_samples(plane) for plane in full.planes)
+        small, is_bt601 = source.down_to(width, height), source.colorspace in _SPACES_OF_BT601
+        if is_bt601 and (small.width, small.height, small.format.name) == (width, height, self._formats[0]):
+            y, u, v = (_samples(plane) for plane in small.planes)
+            if source.color_range != ColorRange.JPEG:
+                y, u, v = _stretched(y, *_LUMA), _stretched(u, *_CHROMA), _stretched(v, *_CHROMA)
+        else:
+            steps = self._one_step if is_bt601 else self._two_steps
+            full = steps(small, source.color_range, width, height)
+            y, u, v = (_samples(plane) for plane in full.planes)
         if turns:
             y, u, v = (np.ascontiguousarray(np.rot90(p, turns)) for p in (y, u, v))
         return _with_even_edge(y), u, v
@@ -136,6 +145,11 @@ def to_rgb(y: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:
 def _samples(plane: VideoPlane, kind: type[np.generic] = np.uint8) -> np.ndarray:
     """A plane of a frame as (H, W), not copied."""
     return np.frombuffer(memoryview(plane), kind).reshape(plane.height, -1)[:, : plane.width]
+
+
+def _stretched(plane: np.ndarray, factor: float, offset: float) -> np.ndarray:
+    """factor * plane + offset, rounded and kept within 0 to 255."""
+    return cv2.addWeighted(plane, factor, plane, 0, offset)
 
 
 def _with_even_edge(y: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 from av.video.frame import VideoFrame
+from av.video.reformatter import ColorRange, Colorspace
 
 from ingest.pictures import Pictures
 from ingest.scaling import Scaler, Source, to_rgb
@@ -84,3 +85,46 @@ def test_a_frame_is_halved_once_for_all(tmp_path: Path) -> None:
     assert source.down_to(1920, 1080) is source.down_to(1000, 600) is source.frame
     assert source.down_to(960, 540) is source.down_to(500, 300)
     assert (source.down_to(480, 270).width, source.down_to(100, 50).width) == (480, 480)  # 480x270 is small enough
+
+
+def every_sample(color_range: int) -> VideoFrame:
+    """256 x 16 px, 4:2:0: each column of Y and each pair of columns of U and V another value."""
+    frame = VideoFrame(256, 16, "yuv420p")
+    frame.color_range = color_range
+    for plane in frame.planes:
+        line = np.linspace(0, 255, plane.width).round().astype(np.uint8)
+        rows = np.zeros((plane.height, plane.line_size), np.uint8)
+        rows[:, : plane.width] = line
+        plane.update(rows)
+    return frame
+
+
+@pytest.mark.parametrize("color_range", [ColorRange.UNSPECIFIED, ColorRange.MPEG])
+def test_at_its_own_size_a_limited_range_is_stretched_exactly(color_range: int) -> None:
+    y, u, v = Scaler((256, 16))(every_sample(color_range))
+    luma, colour = np.arange(256), np.linspace(0, 255, 128).round()
+    # Halves of Y do not occur; colour 16 would be 0.5, 240 is 255.5.
+    assert (y == np.clip(np.round((luma - 16) * 255 / 219), 0, 255)).all()
+    assert (u == np.clip(np.ceil((colour - 128) * 255 / 224 + 128 - 0.5), 0, 255)).all()
+    assert (v == u).all()
+
+
+def test_at_its_own_size_a_full_range_is_left_alone() -> None:
+    y, u, _ = Scaler((256, 16))(every_sample(ColorRange.JPEG))
+    assert (y == np.arange(256)).all()
+    assert (u == np.linspace(0, 255, 128).round()).all()
+
+
+@pytest.mark.parametrize("size", [(340, 256), (341, 255)], ids=str)
+def test_a_stretched_range_is_what_ffmpeg_makes_of_it(tmp_path: Path, size: tuple[int, int]) -> None:
+    frame = first_frame(make_video(tmp_path / "a.mkv", np.stack([textured(size)]), codec="ffv1"))
+    of_ffmpeg = frame.reformat(
+        format="yuvj420p",
+        dst_color_range=ColorRange.JPEG,
+        src_colorspace=Colorspace.ITU601,
+        dst_colorspace=Colorspace.ITU601,
+    )
+    for ours, plane in zip(Scaler(size)(frame), of_ffmpeg.planes, strict=True):
+        theirs = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, -1)[:, : plane.width]
+        assert ours.shape == theirs.shape
+        assert np.abs(ours.astype(int) - theirs).max() <= 1
