@@ -17,6 +17,11 @@ class Rng(Protocol):
     def uniform(self, low: float, high: float, size: int | None = None) -> Any: ...
 
 
+def draw_below(rng: Rng, n: int) -> int:
+    """An integer of 0 to n - 1: what `choice(n)` draws, of a Generator by the method that takes a quarter of the time."""
+    return int(rng.integers(n)) if isinstance(rng, np.random.Generator) else int(rng.choice(n))
+
+
 class Sampler(Protocol):
     """What a `ClipSpec` needs: clips of `num_frames` frames, random ones in training, fixed views otherwise."""
 

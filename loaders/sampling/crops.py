@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from loaders.sampling.base import Rng, require
+from loaders.sampling.base import Rng, draw_below, require
 
 
 @dataclass(frozen=True)
@@ -134,12 +134,12 @@ def multi_scale_crop(
     Draws, in this order: size, place (`anywhere`: left, top). Source: TSN, as in MMAction2 (ResKD) and TPN (ST-ABN).
     """
     sizes = multi_scale_sizes(height, width, out_height, out_width, scales=scales, max_distort=max_distort)
-    tall, wide = sizes[int(rng.choice(len(sizes)))]
+    tall, wide = sizes[draw_below(rng, len(sizes))]
     if places == "anywhere":
-        left = int(rng.choice(width - wide + 1))
-        return Box(left, int(rng.choice(height - tall + 1)), wide, tall)
+        left = draw_below(rng, width - wide + 1)
+        return Box(left, draw_below(rng, height - tall + 1), wide, tall)
     boxes = crop_grid(height, width, tall, wide, more=places == "grid")
-    return boxes[int(rng.choice(len(boxes)))]
+    return boxes[draw_below(rng, len(boxes))]
 
 
 def random_resized_crop(
@@ -162,8 +162,8 @@ def random_resized_crop(
     heights = np.round(np.sqrt(areas / aspects)).astype(np.int64)
     for wide, tall in zip(widths.tolist(), heights.tolist(), strict=True):
         if wide <= width and tall <= height:
-            left = int(rng.choice(width - wide + 1))
-            return Box(left, int(rng.choice(height - tall + 1)), wide, tall)
+            left = draw_below(rng, width - wide + 1)
+            return Box(left, draw_below(rng, height - tall + 1), wide, tall)
     side = min(height, width)
     return centre_crop(height, width, side, side)
 

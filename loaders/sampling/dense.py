@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from loaders.sampling.base import Rng, indices_from, require, require_clip, require_frames
+from loaders.sampling.base import Rng, draw_below, indices_from, require, require_clip, require_frames
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Dense:
     def draw(self, video_frames: int, rng: Rng) -> np.ndarray:
         """Frame indices of a training clip, int64 (num_frames,). Raises: ValueError if the video has no frames."""
         room = self._room(video_frames)
-        return self._clips(np.array([rng.choice(room) if room else 0]), video_frames)[0]
+        return self._clips(np.array([draw_below(rng, room) if room else 0]), video_frames)[0]
 
     def centre(self, video_frames: int) -> np.ndarray:
         """Indices of the clip in the middle of the video, int64 (num_frames,)."""
@@ -82,7 +82,7 @@ class DenseWindow:
         """Frame indices of a training clip, int64 (num_frames,). Raises: ValueError if the video has no frames."""
         places = self._places(video_frames)
         # The very last place is never drawn, as published.
-        return self._clip(int(rng.choice(places - 1)) if places > 1 else 0, video_frames)
+        return self._clip(draw_below(rng, places - 1) if places > 1 else 0, video_frames)
 
     def views(self, video_frames: int, num_clips: int) -> np.ndarray:
         """Indices of `num_clips` clips, int64 (num_clips, num_frames), windows from the first place to the last.

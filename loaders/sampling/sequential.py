@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from loaders.sampling.base import Rng, require, require_clip, require_frames
+from loaders.sampling.base import Rng, draw_below, require, require_clip, require_frames
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ class Sequential:
         """Frame indices of one of the clips, int64 (num_frames,). Raises: ValueError if the video has no frames."""
         starts = self.starts(video_frames)
         if not len(starts):
-            return np.full(self.num_frames, rng.choice(video_frames), np.int64)
-        return self.clip(int(starts[rng.choice(len(starts))]))
+            return np.full(self.num_frames, draw_below(rng, video_frames), np.int64)
+        return self.clip(int(starts[draw_below(rng, len(starts))]))
 
     def views(self, video_frames: int, num_clips: int) -> np.ndarray:
         """Indices of `num_clips` of the clips, evenly chosen, int64 (num_clips, num_frames).

@@ -28,15 +28,18 @@ from loaders.reading import FrameReader
 from tests.benchmarks._common import write_result
 from tests.benchmarks.bench_loader import NUM_FRAMES, QUALITY, SIZE, make_root
 
-LEVELS, NUM_VIDEOS, LONG = (256, 181, 128), 60, 9000
+LEVELS, LONG = (256, 181, 128), 9000
 SHAPES = tuple(itertools.product((4, 8, 16), ((112, (128, 160)), (158, (181, 226)), (224, (256, 320)))))
 BATCH_PIXELS = 8 * 16 * 224 * 224
+"""What every batch holds, as in multigrid: 8 clips of the largest shape, 128 of the smallest."""
+NUM_VIDEOS = 128
+"""As many as the largest batch has clips: the 60 of `make_root`, most of them twice."""
 
 
 def make_levels(
     source: Path, root: Path, levels: tuple[int, ...], *, copies: int = 1, videos: int = NUM_VIDEOS
 ) -> None:
-    """The videos of `source` in other levels, each `copies` times as long."""
+    """As many `videos` as asked for, of those of `source`, in other levels, each `copies` times as long."""
     if (root / "complete").exists():
         return
     dataset = ClipDataset(source)
@@ -44,11 +47,12 @@ def make_levels(
     with Catalog.create(root) as catalog, catalog.transaction():
         catalog.add_classes(["texture"])
         for video in range(videos):
-            key = VideoKey("texture", dataset.video_ids[video])
+            turn, own = divmod(video, len(dataset))
+            key = VideoKey("texture", f"{dataset.video_ids[own]}-{turn}")
             path = layout.frames_db_path(root, key.class_name, key.video_id)
             path.parent.mkdir(parents=True, exist_ok=True)
             planned = plan_levels(*SIZE, levels)
-            blobs = list(reader.read(video, dataset.levels(video)[0], np.arange(NUM_FRAMES)))
+            blobs = list(reader.read(own, dataset.levels(own)[0], np.arange(NUM_FRAMES)))
             rows = [[blob, *_smaller(blob, planned[1:])] for blob in blobs]
             with FramesDbWriter(path, planned) as writer:
                 for frame in range(NUM_FRAMES * copies):
@@ -83,11 +87,9 @@ class Stream:
 
     def __init__(self, root: Path, frames: int, size: int, jitter: tuple[int, int], workers: int) -> None:
         spec = ClipSpec(RandomInterval(frames, (1, 2)), size, size, jitter, flip=0.5)
-        batch = max(1, min(BATCH_PIXELS // (frames * size * size), 64))
         dataset = ClipDataset(root)
-        self.loader = ClipLoader(
-            dataset, spec, batch_size=min(batch, len(dataset)), num_workers=workers, drop_last=False
-        )
+        batch = min(BATCH_PIXELS // (frames * size * size), len(dataset))
+        self.loader = ClipLoader(dataset, spec, batch_size=batch, num_workers=workers, drop_last=False)
         self.batches = itertools.chain.from_iterable(itertools.repeat(self.loader))
         self.rates: list[float] = []
         next(self.batches)
@@ -141,7 +143,7 @@ def measure(home: Path, options: argparse.Namespace) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--work", type=Path, help="keeps the data (2 GB) for the next run; default: a temporary folder")
+    parser.add_argument("--work", type=Path, help="keeps the data (4 GB) for the next run; default: a temporary folder")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=1.0, help="of each measurement")

@@ -9,7 +9,8 @@ from ingest.stores.frames_db import Level
 from loaders.clips import ClipSpec, plan_clip
 from loaders.order import sample_rng
 from loaders.sampling import Dense, DenseWindow, RandomInterval, SegmentClips, Segments, Sequential, TwiceSample
-from loaders.sampling.base import End, inside
+from loaders.sampling.base import End, draw_below, inside
+from loaders.sampling.random_interval import _spread
 
 SAMPLERS = [
     RandomInterval(4),
@@ -58,6 +59,22 @@ def test_a_draw_is_a_function_of_the_generator_s_state(sampler):
         first, second = generator(5), generator(5)
         for _ in range(5):
             np.testing.assert_array_equal(sampler.draw(90, first), sampler.draw(90, second))
+
+
+@pytest.mark.parametrize("generator", [np.random.default_rng, np.random.RandomState])
+def test_an_integer_is_drawn_as_choice_draws_it(generator):
+    ours, numpys = generator(3), generator(3)
+    for n in (1, 2, 3, 7, 300, 2**33) * 50:
+        assert draw_below(ours, n) == numpys.choice(n)
+    assert ours.uniform(0, 1) == numpys.uniform(0, 1)
+
+
+def test_frames_spread_as_linspace_spreads_them():
+    rng = np.random.default_rng(0)
+    for _ in range(2000):
+        first, length = rng.uniform(0, 1e4), rng.choice((0.0, 1e-9, rng.uniform(0, 64), float(rng.integers(64))))
+        count = int(rng.integers(2, 65))
+        np.testing.assert_array_equal(_spread(first, first + length, count), np.linspace(first, first + length, count))
 
 
 @pytest.mark.parametrize("sampler", [each for each in SAMPLERS if not isinstance(each, TwiceSample)], ids=str)
