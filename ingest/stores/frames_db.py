@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import IO, Any
 from urllib.parse import quote
 
 import numpy as np
@@ -33,7 +33,7 @@ STORE = "frames-db"
 SCHEMA_VERSION = 1
 PAGE_BYTES = 16384  # Few reads per frame, little waste at its end.
 _ROWS_PER_INSERT = 64
-_SPOOL_BYTES = 16 << 20  # Per level; more than a short video's frames.
+_WAITING_BYTES = 16 << 20  # Per level, in memory; more than a short video's frames.
 
 
 @dataclass(frozen=True)
@@ -82,8 +82,7 @@ class FramesDbWriter:
         self.path, self.levels = path, list(levels)
         self._temporary = temporary_path(path, scratch)
         self._temporary.unlink(missing_ok=True)
-        folder = str(self._temporary.parent)
-        self._spools = [tempfile.SpooledTemporaryFile(_SPOOL_BYTES, dir=folder) for _ in self.levels[1:]]  # noqa: SIM115
+        self._waiting = [_Waiting(self._temporary.parent) for _ in self.levels[1:]]
         self._prefix = f"{path.parent.name}/frame_"
         self._db = sqlite3.connect(self._temporary, isolation_level=None)
         # Nobody sees the file before it is renamed, so SQLite need not protect it against a crash.
@@ -93,7 +92,6 @@ class FramesDbWriter:
         self._db.execute("BEGIN")
         self._create_images(self.levels[0])
         self._rows: list[tuple[str, bytes, int, int]] = []
-        self._sizes: list[list[int]] = [[] for _ in self.levels[1:]]
         self._frames: list[tuple[int, ...]] = []
         self.num_bytes = [0] * len(self.levels)
 
@@ -102,9 +100,8 @@ class FramesDbWriter:
         frame = len(self._frames)
         self._frames.append((frame, pts_us, *map(zlib.crc32, blobs)))
         self._insert(self.levels[0], frame, blobs[0])
-        for spool, sizes, blob in zip(self._spools, self._sizes, blobs[1:], strict=True):
-            spool.write(blob)
-            sizes.append(len(blob))
+        for waiting, blob in zip(self._waiting, blobs[1:], strict=True):
+            waiting.add(blob)
         for i, blob in enumerate(blobs):
             self.num_bytes[i] += len(blob)
 
@@ -115,11 +112,10 @@ class FramesDbWriter:
     def commit(self, meta: dict[str, Any]) -> None:
         """Finish the file and give it its name. `n_frames` is written first: where frames.db is, n_frames is."""
         self._finish_images(self.levels[0])
-        for level, spool, sizes in zip(self.levels[1:], self._spools, self._sizes, strict=True):
+        for level, waiting in zip(self.levels[1:], self._waiting, strict=True):
             self._create_images(level)
-            spool.seek(0)
-            for frame, size in enumerate(sizes):
-                self._insert(level, frame, spool.read(size))
+            for frame, blob in enumerate(waiting.taken()):
+                self._insert(level, frame, blob)
             self._finish_images(level)
         crc = ", ".join(f"{level.crc_column} INTEGER NOT NULL" for level in self.levels)
         self._db.execute(f"CREATE TABLE Frames(frame INTEGER PRIMARY KEY, pts_us INTEGER NOT NULL, {crc})")
@@ -164,9 +160,44 @@ class FramesDbWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._db.close()
-        for spool in self._spools:
-            spool.close()
+        for waiting in self._waiting:
+            waiting.close()
         self._temporary.unlink(missing_ok=True)
+
+
+class _Waiting:
+    """Frames of one level, in memory as they come, and in an unnamed file in `folder` where those before them went."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._blobs: list[bytes] = []
+        self._num_bytes = 0
+        self._file: IO[bytes] | None = None
+        self._sizes: list[int] = []  # of those in the file
+
+    def add(self, blob: bytes) -> None:
+        self._blobs.append(blob)
+        self._num_bytes += len(blob)
+        if self._num_bytes > _WAITING_BYTES:
+            self._file = self._file or tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115
+            self._file.writelines(self._blobs)
+            self._sizes += map(len, self._blobs)
+            self._blobs.clear()
+            self._num_bytes = 0
+
+    def taken(self) -> Iterator[bytes]:
+        """All of them, in order; they are let go of as they are taken."""
+        if self._file is not None:
+            self._file.seek(0)
+            for size in self._sizes:
+                yield self._file.read(size)
+        self._blobs.reverse()
+        while self._blobs:
+            yield self._blobs.pop()
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
 
 
 def connect(path: Path | str) -> sqlite3.Connection:

@@ -240,7 +240,7 @@ def test_an_error_while_replacing_leaves_the_old_database_as_it_was(copy: Path) 
 def test_levels_too_large_for_memory_wait_on_disk_and_give_the_same_bytes(
     written: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ingest.stores.frames_db._SPOOL_BYTES", 50_000)
+    monkeypatch.setattr("ingest.stores.frames_db._WAITING_BYTES", 50_000)
     again = write(tmp_path / written.parent.name / "frames.db")
     assert again.read_bytes() == written.read_bytes()
 
@@ -251,7 +251,7 @@ def test_a_disk_that_is_full_when_a_level_goes_there_leaves_nothing(
     def full(**_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("ingest.stores.frames_db._SPOOL_BYTES", 50_000)
+    monkeypatch.setattr("ingest.stores.frames_db._WAITING_BYTES", 50_000)
     monkeypatch.setattr("tempfile.TemporaryFile", full)
     with pytest.raises(OSError, match="No space"):
         write(tmp_path / "frames.db")
