@@ -1,4 +1,4 @@
-"""The one thing that pyproject.toml cannot say: a part that is built where it can be, and left out where it cannot."""
+"""The one thing that pyproject.toml cannot say: parts that are built where they can be, and left out where they cannot."""
 
 from setuptools import Extension, setup
 
@@ -10,6 +10,7 @@ setup(
             libraries=["jpeg"],
             extra_compile_args=["-O3", "-Wall", "-Wextra"],
             optional=True,
-        )
+        ),
+        Extension("ingest._area", ["ingest/_area.c"], extra_compile_args=["-O3", "-Wall", "-Wextra"], optional=True),
     ]
 )

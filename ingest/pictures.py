@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import simplejpeg
 
-from ingest.scaling import Planes, Scaler, Source, to_rgb
+from ingest.scaling import AREA, Planes, Scaler, Source, to_rgb
 
 Codec = Literal["jpeg", "png", "webp"]
 CODECS: tuple[Codec, ...] = get_args(Codec)
@@ -18,7 +18,11 @@ SUFFIXES: dict[Codec, str] = {"jpeg": ".jpg", "png": ".png", "webp": ".webp"}
 CHROMA: dict[Codec, str] = {"jpeg": "4:2:0", "png": "4:4:4", "webp": "4:2:0"}
 """Resolution of the colours in what is stored. PNG keeps all of it; 10-bit sources become 8-bit in every codec."""
 
-ENCODER_VERSIONS = {"simplejpeg_version": simplejpeg.__version__, "opencv_version": cv2.__version__}
+ENCODER_VERSIONS = {
+    "simplejpeg_version": simplejpeg.__version__,
+    "opencv_version": cv2.__version__,
+    "scaled_by": "clipmill" if AREA else "swscale",
+}
 
 Size = tuple[int, int]
 """Width and height in pixels of the upright picture."""

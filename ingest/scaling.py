@@ -10,6 +10,14 @@ from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoRef
 
 from ingest.video import quarter_turns
 
+try:
+    from ingest import _area
+except ImportError:  # There was no compiler where this was installed.
+    AREA = False
+else:
+    AREA = True
+"""Whether small frames are scaled by ourselves. Otherwise swscale does it: more slowly, its colours less exactly."""
+
 Planes = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Y, U, V of one frame, uint8, full range: (H, W) and twice (ceil(H/2), ceil(W/2)) for 4:2:0, (H, W) for 4:4:4."""
 
@@ -23,6 +31,7 @@ _HALVED = {f"yuv{j}{chroma}p": np.uint8 for j in ("", "j") for chroma in (420, 4
 _LUMA = (255 / 219, -16 * 255 / 219)
 _CHROMA = (255 / 224, 128 - 128 * 255 / 224 - 1e-3)
 """Limited to full range (ITU-R BT.601): factor and offset. Colour 16 would be 0.5: it is 0 on every processor."""
+_UNIT = 1 << 14  # Of weights along a row (ingest/_area.c).
 _LARGE_PX = 1 << 18  # Below, what Python does for a half takes longer than what it saves.
 
 
@@ -68,9 +77,10 @@ class Scaler:
     """Scales frames of one video to one size, as planes ready for a JPEG encoder; rotation applied.
 
     By area (every source pixel counts once: no aliasing), limited range to full range and any matrix to BT.601, which
-    is what JPEG means by YUV. 10-bit sources come out as 8-bit, all as 4:2:0 unless `chroma` asks for 4:4:4. In one step
-    if the matrix is BT.601 already, else in two, scale and then recolour: there swscale does both at once by way of RGB
-    at the source's size, which takes three times as long for 1080p. Where only the range is another, OpenCV stretches it.
+    is what JPEG means by YUV. 10-bit sources come out as 8-bit, all as 4:2:0 unless `chroma` asks for 4:4:4. Planes that
+    need only be shrunk or stretched are, one by one; swscale does what is left. If the matrix is another, that is done in
+    two steps, scale and then recolour: at once it would go by way of RGB at the source's size, which takes three times as
+    long for 1080p.
     """
 
     def __init__(self, size: tuple[int, int], chroma: str = "4:2:0") -> None:
@@ -78,23 +88,34 @@ class Scaler:
         digits = chroma.replace(":", "")
         self._formats = f"yuv{digits}p", f"yuvj{digits}p"
         self._scale, self._recolour = VideoReformatter(), VideoReformatter()
+        self._shrinkers: dict[tuple[int, int, bool], _Shrinker] = {}
 
     def __call__(self, frame: VideoFrame | Source) -> Planes:
         source = frame if isinstance(frame, Source) else Source(frame)
         turns = source.turns
         width, height = self.size[::-1] if turns % 2 else self.size
-        small, is_bt601 = source.down_to(width, height), source.colorspace in _SPACES_OF_BT601
-        if is_bt601 and (small.width, small.height, small.format.name) == (width, height, self._formats[0]):
-            y, u, v = (_samples(plane) for plane in small.planes)
-            if source.color_range != ColorRange.JPEG:
-                y, u, v = _stretched(y, *_LUMA), _stretched(u, *_CHROMA), _stretched(v, *_CHROMA)
+        small, color_range = source.down_to(width, height), source.color_range
+        if source.colorspace not in _SPACES_OF_BT601:
+            y, u, v = map(_samples, self._two_steps(small, color_range, width, height).planes)
+        elif (shrinker := self._shrinker(small, width, height, color_range != ColorRange.JPEG)) is not None:
+            y, u, v = shrinker.planes(small)
         else:
-            steps = self._one_step if is_bt601 else self._two_steps
-            full = steps(small, source.color_range, width, height)
-            y, u, v = (_samples(plane) for plane in full.planes)
+            y, u, v = map(_samples, self._one_step(small, color_range, width, height).planes)
         if turns:
             y, u, v = (np.ascontiguousarray(np.rot90(p, turns)) for p in (y, u, v))
         return _with_even_edge(y), u, v
+
+    def _shrinker(self, frame: VideoFrame, width: int, height: int, stretched: bool) -> _Shrinker | None:
+        """What makes planes of the given size of such frames; None where swscale must."""
+        if frame.format.name not in self._formats:
+            return None
+        same = (frame.width, frame.height) == (width, height)
+        if not same and not (AREA and width <= frame.width <= 3 * width and height <= frame.height <= 3 * height):
+            return None
+        key = frame.width, frame.height, stretched
+        if key not in self._shrinkers:
+            self._shrinkers[key] = _Shrinker(frame, width, height, stretched)
+        return self._shrinkers[key]
 
     def _one_step(self, frame: VideoFrame, color_range: int, width: int, height: int) -> VideoFrame:
         return self._scale.reformat(
@@ -110,16 +131,19 @@ class Scaler:
         )
 
     def _two_steps(self, frame: VideoFrame, color_range: int, width: int, height: int) -> VideoFrame:
-        scaled = self._scale.reformat(
-            frame,
-            width=width,
-            height=height,
-            format=self._formats[0],
-            src_color_range=color_range,
-            dst_color_range=color_range,
-            interpolation=Interpolation.AREA,
-            threads=1,
-        )
+        if (shrinker := self._shrinker(frame, width, height, False)) is not None:
+            scaled = shrinker.frame(frame)
+        else:
+            scaled = self._scale.reformat(
+                frame,
+                width=width,
+                height=height,
+                format=self._formats[0],
+                src_color_range=color_range,
+                dst_color_range=color_range,
+                interpolation=Interpolation.AREA,
+                threads=1,
+            )
         return self._recolour.reformat(
             scaled,
             format=self._formats[1],
@@ -128,6 +152,53 @@ class Scaler:
             dst_color_range=ColorRange.JPEG,
             threads=1,
         )
+
+
+class _Shrinker:
+    """Makes planes of frames of one size and format smaller, by area, each by itself; `stretched` to full range if asked for.
+
+    Sizes may be equal: then there is nothing to scale.
+    """
+
+    def __init__(self, frame: VideoFrame, width: int, height: int, stretched: bool) -> None:
+        self._same = (frame.width, frame.height) == (width, height)
+        self._ranges = (_LUMA, _CHROMA, _CHROMA) if stretched else ((1.0, 0.0),) * 3
+        self._stretched = stretched
+        self._size = width, height
+        halved = "420" in frame.format.name
+        self._sizes = [self._size, *[(-(-width // 2), -(-height // 2)) if halved else self._size] * 2]
+        if not self._same:
+            self._taps = [
+                (_area.taps(plane.width, wide, round(_UNIT * factor)), _area.taps(plane.height, tall, 0xFFFF))
+                for plane, (wide, tall), (factor, _) in zip(frame.planes, self._sizes, self._ranges, strict=True)
+            ]
+
+    def planes(self, frame: VideoFrame) -> Planes:
+        if self._same:
+            y, u, v = map(_samples, frame.planes)
+            return (
+                (_stretched(y, *_LUMA), _stretched(u, *_CHROMA), _stretched(v, *_CHROMA))
+                if self._stretched
+                else (y, u, v)
+            )
+        y, u, v = (np.empty((tall, wide), np.uint8) for wide, tall in self._sizes)
+        for place, out in enumerate((y, u, v)):
+            self._shrink(frame, place, out.data, out.shape[1])
+        return y, u, v
+
+    def frame(self, frame: VideoFrame) -> VideoFrame:
+        """The same as a frame. Only without stretching."""
+        if self._same:
+            return frame
+        made = VideoFrame(*self._size, frame.format.name)
+        made.colorspace, made.color_range = frame.colorspace, frame.color_range
+        for place, plane in enumerate(made.planes):
+            self._shrink(frame, place, memoryview(plane), plane.line_size)
+        return made
+
+    def _shrink(self, frame: VideoFrame, place: int, out: memoryview, stride: int) -> None:
+        plane, (_, offset) = frame.planes[place], self._ranges[place]
+        _area.scale(plane, plane.line_size, plane.width, plane.height, *self._taps[place], offset, out, stride)
 
 
 def to_rgb(y: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:
