@@ -55,7 +55,7 @@ class Source:
         while frame.width >= 2 * width and frame.height >= 2 * height:
             if level == len(self._halves):
                 kind = _HALVED.get(frame.format.name)
-                if kind is None or frame.width * frame.height < _LARGE_PX:
+                if kind is None or frame.width * frame.height < _LARGE_PX or _is_upside_down(frame):
                     break
                 if any(plane.width % 2 or plane.height % 2 for plane in frame.planes):
                     break
@@ -97,7 +97,7 @@ class Scaler:
         small, color_range = source.down_to(width, height), source.color_range
         if source.colorspace not in _SPACES_OF_BT601:
             y, u, v = map(_samples, self._two_steps(small, color_range, width, height).planes)
-        elif (shrinker := self._shrinker(small, width, height, color_range != ColorRange.JPEG)) is not None:
+        elif (shrinker := self._shrinker(small, width, height, not _is_full(small, color_range))) is not None:
             y, u, v = shrinker.planes(small)
         else:
             y, u, v = map(_samples, self._one_step(small, color_range, width, height).planes)
@@ -107,7 +107,7 @@ class Scaler:
 
     def _shrinker(self, frame: VideoFrame, width: int, height: int, stretched: bool) -> _Shrinker | None:
         """What makes planes of the given size of such frames; None where swscale must."""
-        if frame.format.name not in self._formats:
+        if frame.format.name not in self._formats or _is_upside_down(frame):
             return None
         same = (frame.width, frame.height) == (width, height)
         if not same and not (AREA and width <= frame.width <= 3 * width and height <= frame.height <= 3 * height):
@@ -216,6 +216,16 @@ def to_rgb(y: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:
 def _samples(plane: VideoPlane, kind: type[np.generic] = np.uint8) -> np.ndarray:
     """A plane of a frame as (H, W), not copied."""
     return np.frombuffer(memoryview(plane), kind).reshape(plane.height, -1)[:, : plane.width]
+
+
+def _is_full(frame: VideoFrame, color_range: int) -> bool:
+    """Whether samples go from 0 to 255: so it is said, or the format (one of those with a j) cannot be otherwise."""
+    return color_range == ColorRange.JPEG or frame.format.name.startswith("yuvj")
+
+
+def _is_upside_down(frame: VideoFrame) -> bool:
+    """Whether rows go up in memory, as some raw formats have them: PyAV does not tell where such a plane begins."""
+    return frame.planes[0].line_size < 0
 
 
 def _stretched(plane: np.ndarray, factor: float, offset: float) -> np.ndarray:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import av
+import av.filter
 import cv2
 import numpy as np
 import pytest
@@ -87,9 +89,9 @@ def test_a_frame_is_halved_once_for_all(tmp_path: Path) -> None:
     assert (source.down_to(480, 270).width, source.down_to(100, 50).width) == (480, 480)  # 480x270 is small enough
 
 
-def every_sample(color_range: int) -> VideoFrame:
+def every_sample(color_range: int, pix_fmt: str = "yuv420p") -> VideoFrame:
     """256 x 16 px, 4:2:0: each column of Y and each pair of columns of U and V another value."""
-    frame = VideoFrame(256, 16, "yuv420p")
+    frame = VideoFrame(256, 16, pix_fmt)
     frame.color_range = color_range
     for plane in frame.planes:
         line = np.linspace(0, 255, plane.width).round().astype(np.uint8)
@@ -109,8 +111,11 @@ def test_at_its_own_size_a_limited_range_is_stretched_exactly(color_range: int) 
     assert (v == u).all()
 
 
-def test_at_its_own_size_a_full_range_is_left_alone() -> None:
-    y, u, _ = Scaler((256, 16))(every_sample(ColorRange.JPEG))
+@pytest.mark.parametrize(
+    ("color_range", "pix_fmt"), [(ColorRange.JPEG, "yuv420p"), (ColorRange.UNSPECIFIED, "yuvj420p")]
+)
+def test_at_its_own_size_a_full_range_is_left_alone(color_range: int, pix_fmt: str) -> None:
+    y, u, _ = Scaler((256, 16))(every_sample(color_range, pix_fmt))
     assert (y == np.arange(256)).all()
     assert (u == np.linspace(0, 255, 128).round()).all()
 
@@ -128,3 +133,26 @@ def test_a_stretched_range_is_what_ffmpeg_makes_of_it(tmp_path: Path, size: tupl
         theirs = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, -1)[:, : plane.width]
         assert ours.shape == theirs.shape
         assert np.abs(ours.astype(int) - theirs).max() <= 1
+
+
+@pytest.mark.parametrize("colours", [[], ["-colorspace", "bt709", "-vf", "scale=out_color_matrix=bt709"]], ids=len)
+@pytest.mark.parametrize("size", [(340, 256), LARGE], ids=str)
+def test_a_frame_that_lies_upside_down_in_memory_comes_out_upright(
+    tmp_path: Path, size: tuple[int, int], colours: list[str]
+) -> None:
+    picture = textured(size)
+    frame = first_frame(make_video(tmp_path / "a.mkv", np.stack([picture]), codec="ffv1", options=colours))
+    graph = av.filter.Graph()
+    graph.link_nodes(
+        graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base),
+        graph.add("vflip"),
+        graph.add("buffersink"),
+    ).configure()
+    graph.push(frame)
+    flipped = graph.pull()
+    assert isinstance(flipped, VideoFrame)
+    assert flipped.planes[0].line_size < 0
+    flipped.colorspace, flipped.color_range = frame.colorspace, frame.color_range
+    for target in (size, (size[0] // 2, size[1] // 2), (64, 48)):
+        difference = to_rgb(*Scaler(target)(flipped))[::-1].astype(int) - to_rgb(*Scaler(target)(frame))
+        assert np.abs(difference).mean() < 2.5
