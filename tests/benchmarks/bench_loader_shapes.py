@@ -141,6 +141,19 @@ def measure(home: Path, options: argparse.Namespace) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def table(figures: dict[str, Any]) -> str:
+    """The table of docs/loaders.md."""
+    shapes = figures["shapes"]
+    by_shape = {(row["stored"], row["frames"], row["size_px"]): row["megapixels_per_s"] for row in shapes}
+    spread = figures["fastest_over_slowest"]
+    lines = ["| frames x px | three levels | one level |", "|---|---|---|"]
+    for frames, size in dict.fromkeys((row["frames"], row["size_px"]) for row in shapes):
+        cells = " | ".join(f"{by_shape[stored, frames, size]:.0f}" for stored in spread)
+        lines.append(f"| {frames}x{size}x{size} | {cells} |")
+    lines.append(f"| fastest over slowest | {' | '.join(f'{times:.2f}' for times in spread.values())} |")
+    return "\n".join(lines) + "\n"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, help="keeps the data (4 GB) for the next run; default: a temporary folder")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.benchmarks import bench_dali, bench_jpeg_parts, bench_loader, bench_loader_peers
+from tests.benchmarks import bench_dali, bench_jpeg_parts, bench_loader, bench_loader_peers, bench_loader_shapes
 from tests.test_docs import ROOT, figures_of, run_blocks
 
 PAGE = ROOT / "docs" / "loaders.md"
@@ -28,6 +28,7 @@ def test_its_commands_and_code_run_in_order_as_they_stand(tmp_path: Path) -> Non
         ("jpeg_parts", bench_jpeg_parts.table),
         ("loader", bench_loader.table),
         ("loader_peers", bench_loader_peers.table),
+        ("loader_shapes", bench_loader_shapes.table),
     ],
 )
 def test_its_tables_are_made_from_the_results(name: str, table: Callable[[dict[str, Any]], str]) -> None:
