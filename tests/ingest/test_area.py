@@ -9,10 +9,11 @@ import pytest
 
 from ingest import scaling
 from ingest.scaling import Scaler, to_rgb
+from tests._compiled import assert_built_where_it_can_be
 from tests.ingest.test_scaling import first_frame, textured
 from tests.ingest.videos import make_video
 
-pytestmark = pytest.mark.skipif(not scaling.AREA, reason="installed without a compiler")
+needs_area = pytest.mark.skipif(not scaling.AREA, reason="installed without a compiler")
 if scaling.AREA:
     from ingest._area import scale, taps
 
@@ -21,6 +22,11 @@ SIZES = [
     ((340, 256), (212, 160)), ((340, 256), (148, 112)), ((340, 256), (340, 256)), ((341, 255), (114, 85)),
     ((48, 48), (16, 16)), ((17, 9), (16, 3)), ((3, 3), (1, 1)), ((1, 1), (1, 1)), ((7, 100), (7, 34)), ((4096, 5), (1366, 5)),
 ]  # fmt: skip
+
+
+def test_it_is_built_where_it_can_be() -> None:
+    """Else everything below would be skipped without a word."""
+    assert_built_where_it_can_be(Path(scaling.__file__).with_name("_area.c"), scaling.AREA)
 
 
 def mean_of_area(source: int, target: int) -> np.ndarray:
@@ -44,6 +50,7 @@ def shrunk(
     return out[:, : size[0]]
 
 
+@needs_area
 @pytest.mark.parametrize("gap", [0, 13])
 @pytest.mark.parametrize(("factor", "offset"), [(1.0, 0.0), (255 / 219, -16 * 255 / 219)])
 @pytest.mark.parametrize(("source", "target"), SIZES, ids=str)
@@ -55,18 +62,21 @@ def test_every_pixel_is_the_mean_of_what_it_covers(source, target, factor, offse
     assert abs(off.mean()) < 0.06 or off.size < 500
 
 
+@needs_area
 @pytest.mark.parametrize("value", [0, 1, 127, 128, 254, 255])
 @pytest.mark.parametrize(("source", "target"), SIZES, ids=str)
 def test_a_flat_plane_stays_as_it_is(source, target, value) -> None:
     assert (shrunk(np.full(source[::-1], value, np.uint8), target) == value).all()
 
 
+@needs_area
 @pytest.mark.parametrize(("source", "target"), [(10, 11), (31, 10), (10, 0), (0, 0)])
 def test_enlarging_and_more_than_a_third_are_refused(source: int, target: int) -> None:
     with pytest.raises(ValueError, match="a third"):
         taps(source, target, UNIT)
 
 
+@needs_area
 def test_what_does_not_fit_is_refused() -> None:
     plane, out = bytes(100), np.zeros(25, np.uint8).data
     good = (plane, 10, 10, 10, taps(10, 5, UNIT), taps(10, 5, SUM_DOWN), 0.0, out, 5)
@@ -81,6 +91,7 @@ def test_what_does_not_fit_is_refused() -> None:
         scale(*good[:7], bytes(25), 5)
 
 
+@needs_area
 @pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuvj420p", "yuv444p"])
 @pytest.mark.parametrize("chroma", ["4:2:0", "4:4:4"])
 @pytest.mark.parametrize("colours", [[], ["-colorspace", "bt709", "-vf", "scale=out_color_matrix=bt709"]], ids=len)

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import shutil
-import subprocess
-import sysconfig
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,6 +18,7 @@ from loaders.making import ClipError, ClipMaker, Place
 from loaders.pictures import Part
 from loaders.reading import FrameReader
 from loaders.sampling import RandomInterval
+from tests._compiled import assert_built_where_it_can_be
 
 needs_parts = pytest.mark.skipif(not pictures.PARTS, reason="no compiler or no libjpeg-turbo where this was installed")
 
@@ -30,17 +27,8 @@ WIDTH, HEIGHT = 171, 97
 
 def test_it_is_built_where_it_can_be() -> None:
     """Else everything below would be skipped without a word."""
-    compiler = (sysconfig.get_config_var("CC") or "cc").split()
-    if shutil.which(compiler[0]) is None:
-        pytest.skip("no C compiler")
     source = Path(pictures.__file__).with_name("_jpeg_part.c")
-    include = f"-I{sysconfig.get_paths()['include']}"
-    command = [*compiler, "-fsyntax-only", "-Wall", "-Wextra", "-Werror", include, str(source)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    if done.returncode and re.search(r"(Python|jpeglib)\.h|libjpeg-turbo 2.1", done.stderr):
-        pytest.skip("the headers of Python or of libjpeg-turbo are missing")
-    assert done.returncode == 0, done.stderr
-    assert pictures.PARTS, "it can be built here: pip install -c constraints.txt -e ."
+    assert_built_where_it_can_be(source, pictures.PARTS, r"(Python|jpeglib)\.h|libjpeg-turbo 2.1")
 
 
 def picture(subsampling: str = "420", width: int = WIDTH, height: int = HEIGHT) -> bytes:
