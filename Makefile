@@ -21,7 +21,7 @@ lint: $(EXTRAS)
 venv: $(EXTRAS)
 
 # Remade only when what is installed changes.
-$(STAMP): pyproject.toml constraints.txt setup.py loaders/_jpeg_part.c ingest/_area.c
+$(STAMP): pyproject.toml constraints.txt setup.py loaders/_jpeg_part.c ingest/_planes.c
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
 	  { echo "Clipmill needs Python 3.11, 3.12 or 3.13; '$(PYTHON)' is `$(PYTHON) --version 2>&1`. Try: make venv PYTHON=python3.11"; exit 2; }
 	$(PYTHON) -m venv $(VENV)

@@ -11,6 +11,8 @@ setup(
             extra_compile_args=["-O3", "-Wall", "-Wextra"],
             optional=True,
         ),
-        Extension("ingest._area", ["ingest/_area.c"], extra_compile_args=["-O3", "-Wall", "-Wextra"], optional=True),
+        Extension(
+            "ingest._planes", ["ingest/_planes.c"], extra_compile_args=["-O3", "-Wall", "-Wextra"], optional=True
+        ),
     ]
 )

@@ -7,6 +7,7 @@ then what is finished is copied beside the target in one go, and renamed there.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import re
 import shutil
@@ -19,6 +20,14 @@ _TEMPORARY = re.compile(r"^\.(?P<name>.+)\.(?P<host>[^.]+)-(?P<pid>\d+)\.tmp$")
 
 _LEFT_BEHIND_AFTER_S = 24 * 3600
 _MOST_NAME_BYTES = 160  # Of 255 that a file system takes; a process writes one file of a kind at a time.
+
+_WRITEBACK_BYTES = 1 << 20
+
+# Linux has it, Python does not.
+_sync_file_range = getattr(ctypes.CDLL(None), "sync_file_range", None)
+if _sync_file_range is not None:
+    _sync_file_range.argtypes = [ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint]
+_SYNC_FILE_RANGE_WRITE = 2
 
 
 def _host() -> str:
@@ -38,6 +47,31 @@ def fsync_path(path: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+class Writeback:
+    """Has the kernel bring a file to disk while it grows, without waiting: its fsync at the end waits for the rest only.
+
+    Not in a scratch folder, from which it goes before anybody needs it there. Where there is no such call, or the file
+    system does not know it, nothing happens.
+    """
+
+    def __init__(self, temporary: Path, path: Path) -> None:
+        wanted = _sync_file_range is not None and temporary.parent == path.parent
+        self._fd = os.open(temporary, os.O_RDONLY) if wanted else -1
+        self._num_bytes = 0
+
+    def grown(self, num_bytes: int) -> None:
+        """To be told of what has been added to the file."""
+        self._num_bytes += num_bytes
+        if self._fd >= 0 and self._num_bytes >= _WRITEBACK_BYTES:
+            self._num_bytes = 0
+            _sync_file_range(self._fd, 0, 0, _SYNC_FILE_RANGE_WRITE)
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
 
 
 def publish(temporary: Path, path: Path) -> None:

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import simplejpeg
 
-from ingest.scaling import AREA, Planes, Scaler, Source, to_rgb
+from ingest.scaling import COMPILED, Planes, Scaler, Source, to_rgb
 
 Codec = Literal["jpeg", "png", "webp"]
 CODECS: tuple[Codec, ...] = get_args(Codec)
@@ -21,7 +21,7 @@ CHROMA: dict[Codec, str] = {"jpeg": "4:2:0", "png": "4:4:4", "webp": "4:2:0"}
 ENCODER_VERSIONS = {
     "simplejpeg_version": simplejpeg.__version__,
     "opencv_version": cv2.__version__,
-    "scaled_by": "clipmill" if AREA else "swscale",
+    "scaled_by": "clipmill" if COMPILED else "swscale",
 }
 
 Size = tuple[int, int]
@@ -29,42 +29,53 @@ Size = tuple[int, int]
 
 
 class Pictures:
-    """Scaled and encoded pictures of the frame at hand. Sizes are of the upright picture."""
+    """Scaled and encoded pictures of the frame at hand and of the one before it. Sizes are of the upright picture.
+
+    A sampler hands a frame on when the next one has come: other stores have had it by then.
+    """
 
     def __init__(self, codec: Codec = "jpeg", quality: int = 90) -> None:
         cv2.setNumThreads(1)  # One video, one thread: OpenCV's own threads would fight with other workers.
         self._chroma = CHROMA[codec]
         self._encode: Callable[[Planes], bytes] = _encoder(codec, quality)
         self._scalers: dict[tuple[Size, str], Scaler] = {}
-        self._source: Source | None = None
-        self._planes: dict[tuple[Size, str], Planes] = {}
-        self._blobs: dict[Size, bytes] = {}
+        self._now: _Made | None = None
+        self._before: _Made | None = None
 
     def encoded(self, frame: av.VideoFrame, size: Size) -> bytes:
         """The picture as a file of the codec."""
-        source = self._take(frame)
-        if size not in self._blobs:
-            self._blobs[size] = self._encode(self._scaled(source, size, self._chroma))
-        return self._blobs[size]
+        made = self._made_of(frame)
+        if size not in made.blobs:
+            made.blobs[size] = self._encode(self._scaled(made, size, self._chroma))
+        return made.blobs[size]
 
     def rgb(self, frame: av.VideoFrame, size: Size) -> np.ndarray:
         """The picture as uint8 (H, W, 3)."""
-        return to_rgb(*self._scaled(self._take(frame), size, "4:2:0"))
+        return to_rgb(*self._scaled(self._made_of(frame), size, "4:2:0"))
 
-    def _scaled(self, source: Source, size: Size, chroma: str) -> Planes:
+    def _scaled(self, made: _Made, size: Size, chroma: str) -> Planes:
         key = size, chroma
-        if key not in self._planes:
+        if key not in made.planes:
             if key not in self._scalers:
                 self._scalers[key] = Scaler(size, chroma)
-            self._planes[key] = self._scalers[key](source)
-        return self._planes[key]
+            made.planes[key] = self._scalers[key](made.source)
+        return made.planes[key]
 
-    def _take(self, frame: av.VideoFrame) -> Source:
-        if self._source is None or frame is not self._source.frame:
-            self._source = Source(frame)
-            self._planes.clear()
-            self._blobs.clear()
-        return self._source
+    def _made_of(self, frame: av.VideoFrame) -> _Made:
+        if self._now is None or frame is not self._now.source.frame:
+            if self._before is not None and frame is self._before.source.frame:
+                return self._before
+            self._before, self._now = self._now, _Made(frame)
+        return self._now
+
+
+class _Made:
+    """What has been made of one frame."""
+
+    def __init__(self, frame: av.VideoFrame) -> None:
+        self.source = Source(frame)
+        self.planes: dict[tuple[Size, str], Planes] = {}
+        self.blobs: dict[Size, bytes] = {}
 
 
 def _encoder(codec: Codec, quality: int) -> Callable[[Planes], bytes]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import cv2
 import numpy as np
 from av.video.frame import VideoFrame
@@ -11,12 +13,12 @@ from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoRef
 from ingest.video import quarter_turns
 
 try:
-    from ingest import _area
+    from ingest import _planes
 except ImportError:  # There was no compiler where this was installed.
-    AREA = False
+    COMPILED = False
 else:
-    AREA = True
-"""Whether small frames are scaled by ourselves. Otherwise swscale does it: more slowly, its colours less exactly."""
+    COMPILED = True
+"""Whether our C is there (ingest/_planes.c). Otherwise swscale makes small frames smaller: more slowly, its colours less exactly."""
 
 Planes = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Y, U, V of one frame, uint8, full range: (H, W) and twice (ceil(H/2), ceil(W/2)) for 4:2:0, (H, W) for 4:4:4."""
@@ -31,8 +33,26 @@ _HALVED = {f"yuv{j}{chroma}p": np.uint8 for j in ("", "j") for chroma in (420, 4
 _LUMA = (255 / 219, -16 * 255 / 219)
 _CHROMA = (255 / 224, 128 - 128 * 255 / 224 - 1e-3)
 """Limited to full range (ITU-R BT.601): factor and offset. Colour 16 would be 0.5: it is 0 on every processor."""
-_UNIT = 1 << 14  # Of weights along a row (ingest/_area.c).
+_UNIT = 1 << 14  # Of weights along a row.
+_UNIT_DOWN = 0xFFFF  # Of those down a column.
 _LARGE_PX = 1 << 18  # Below, what Python does for a half takes longer than what it saves.
+
+
+class _Picture:
+    """A frame, and what is asked of it at every level: PyAV makes the planes anew whenever it is asked for them."""
+
+    def __init__(self, frame: VideoFrame) -> None:
+        self.frame = frame
+        self.width, self.height = frame.width, frame.height
+        self.format = frame.format.name
+        self.planes = frame.planes
+        # As some raw formats have them; PyAV does not tell where such a plane begins.
+        self.is_upside_down = self.planes[0].line_size < 0
+
+    @cached_property
+    def samples(self) -> tuple[np.ndarray, ...]:
+        """Its planes, not copied: uint8 (H, W) each. Not of frames that are upside down."""
+        return tuple(map(_samples, self.planes))
 
 
 class Source:
@@ -43,26 +63,26 @@ class Source:
         self.turns = quarter_turns(frame)
         self.color_range = frame.color_range
         self.colorspace = frame.colorspace
-        self._halves: list[VideoFrame] = []
+        self._halvings = [_Picture(frame)]
 
-    def down_to(self, width: int, height: int) -> VideoFrame:
+    def down_to(self, width: int, height: int) -> _Picture:
         """The frame, halved in both directions as often as it remains at least that large.
 
         A mean of four pixels is area scaling, in a fraction of the time that swscale takes for it. Small frames, and those
         with a plane of odd size, are left as they are.
         """
-        frame, level = self.frame, 0
-        while frame.width >= 2 * width and frame.height >= 2 * height:
-            if level == len(self._halves):
-                kind = _HALVED.get(frame.format.name)
-                if kind is None or frame.width * frame.height < _LARGE_PX or _is_upside_down(frame):
-                    break
-                if any(plane.width % 2 or plane.height % 2 for plane in frame.planes):
-                    break
-                self._halves.append(self._half(frame, kind))
-            frame = self._halves[level]
+        level, picture = 0, self._halvings[0]
+        while picture.width >= 2 * width and picture.height >= 2 * height:
             level += 1
-        return frame
+            if level == len(self._halvings):
+                kind = _HALVED.get(picture.format)
+                if kind is None or picture.width * picture.height < _LARGE_PX or picture.is_upside_down:
+                    break
+                if any(plane.width % 2 or plane.height % 2 for plane in picture.planes):
+                    break
+                self._halvings.append(_Picture(self._half(picture.frame, kind)))
+            picture = self._halvings[level]
+        return picture
 
     def _half(self, frame: VideoFrame, kind: type[np.generic]) -> VideoFrame:
         half = VideoFrame(frame.width // 2, frame.height // 2, frame.format.name)
@@ -88,7 +108,7 @@ class Scaler:
         digits = chroma.replace(":", "")
         self._formats = f"yuv{digits}p", f"yuvj{digits}p"
         self._scale, self._recolour = VideoReformatter(), VideoReformatter()
-        self._shrinkers: dict[tuple[int, int, bool], _Shrinker] = {}
+        self._shrinkers: dict[tuple[int, int, bool], _Kept | _Shrunk] = {}
 
     def __call__(self, frame: VideoFrame | Source) -> Planes:
         source = frame if isinstance(frame, Source) else Source(frame)
@@ -97,24 +117,28 @@ class Scaler:
         small, color_range = source.down_to(width, height), source.color_range
         if source.colorspace not in _SPACES_OF_BT601:
             y, u, v = map(_samples, self._two_steps(small, color_range, width, height).planes)
-        elif (shrinker := self._shrinker(small, width, height, not _is_full(small, color_range))) is not None:
+        elif (shrinker := self._shrinker(small, width, height, not _is_full(small.format, color_range))) is not None:
             y, u, v = shrinker.planes(small)
+            if not turns:
+                return y, u, v
         else:
-            y, u, v = map(_samples, self._one_step(small, color_range, width, height).planes)
+            y, u, v = map(_samples, self._one_step(small.frame, color_range, width, height).planes)
         if turns:
             y, u, v = (np.ascontiguousarray(np.rot90(p, turns)) for p in (y, u, v))
         return _with_even_edge(y), u, v
 
-    def _shrinker(self, frame: VideoFrame, width: int, height: int, stretched: bool) -> _Shrinker | None:
-        """What makes planes of the given size of such frames; None where swscale must."""
-        if frame.format.name not in self._formats or _is_upside_down(frame):
+    def _shrinker(self, picture: _Picture, width: int, height: int, stretched: bool) -> _Kept | _Shrunk | None:
+        """What makes planes of the given size of such pictures; None where swscale must."""
+        if picture.format not in self._formats or picture.is_upside_down:
             return None
-        same = (frame.width, frame.height) == (width, height)
-        if not same and not (AREA and width <= frame.width <= 3 * width and height <= frame.height <= 3 * height):
-            return None
-        key = frame.width, frame.height, stretched
+        key = picture.width, picture.height, stretched
         if key not in self._shrinkers:
-            self._shrinkers[key] = _Shrinker(frame, width, height, stretched)
+            if (picture.width, picture.height) == (width, height):
+                self._shrinkers[key] = _Kept(stretched)
+            elif COMPILED and width <= picture.width <= 3 * width and height <= picture.height <= 3 * height:
+                self._shrinkers[key] = _Shrunk(picture, width, height, stretched)
+            else:
+                return None
         return self._shrinkers[key]
 
     def _one_step(self, frame: VideoFrame, color_range: int, width: int, height: int) -> VideoFrame:
@@ -130,12 +154,12 @@ class Scaler:
             threads=1,
         )
 
-    def _two_steps(self, frame: VideoFrame, color_range: int, width: int, height: int) -> VideoFrame:
-        if (shrinker := self._shrinker(frame, width, height, False)) is not None:
-            scaled = shrinker.frame(frame)
+    def _two_steps(self, picture: _Picture, color_range: int, width: int, height: int) -> VideoFrame:
+        if (shrinker := self._shrinker(picture, width, height, False)) is not None:
+            scaled = shrinker.frame(picture)
         else:
             scaled = self._scale.reformat(
-                frame,
+                picture.frame,
                 width=width,
                 height=height,
                 format=self._formats[0],
@@ -154,63 +178,75 @@ class Scaler:
         )
 
 
-class _Shrinker:
-    """Makes planes of frames of one size and format smaller, by area, each by itself; `stretched` to full range if asked for.
+class _Kept:
+    """Makes planes of pictures that have their size already; `stretched` to full range if asked for."""
 
-    Sizes may be equal: then there is nothing to scale.
-    """
-
-    def __init__(self, frame: VideoFrame, width: int, height: int, stretched: bool) -> None:
-        self._same = (frame.width, frame.height) == (width, height)
-        self._ranges = (_LUMA, _CHROMA, _CHROMA) if stretched else ((1.0, 0.0),) * 3
+    def __init__(self, stretched: bool) -> None:
         self._stretched = stretched
+
+    def planes(self, picture: _Picture) -> Planes:
+        """With an even edge."""
+        y, u, v = picture.samples
+        if self._stretched:
+            y, u, v = _stretched(y, *_LUMA), _stretched(u, *_CHROMA), _stretched(v, *_CHROMA)
+        return _with_even_edge(y), u, v
+
+    def frame(self, picture: _Picture) -> VideoFrame:
+        """The same as a frame, not stretched."""
+        return picture.frame
+
+
+class _Shrunk:
+    """Makes planes of pictures of one size and format smaller, by area, each by itself; `stretched` to full range if asked for."""
+
+    def __init__(self, picture: _Picture, width: int, height: int, stretched: bool) -> None:
         self._size = width, height
-        halved = "420" in frame.format.name
-        self._sizes = [self._size, *[(-(-width // 2), -(-height // 2)) if halved else self._size] * 2]
-        if not self._same:
-            self._taps = [
-                (_area.taps(plane.width, wide, round(_UNIT * factor)), _area.taps(plane.height, tall, 0xFFFF))
-                for plane, (wide, tall), (factor, _) in zip(frame.planes, self._sizes, self._ranges, strict=True)
-            ]
-
-    def planes(self, frame: VideoFrame) -> Planes:
-        if self._same:
-            y, u, v = map(_samples, frame.planes)
-            return (
-                (_stretched(y, *_LUMA), _stretched(u, *_CHROMA), _stretched(v, *_CHROMA))
-                if self._stretched
-                else (y, u, v)
+        halved = "420" in picture.format
+        small = (-(-width // 2), -(-height // 2)) if halved else self._size
+        ranges = (_LUMA, _CHROMA, _CHROMA) if stretched else ((1.0, 0.0),) * 3
+        self._shapes = [size[::-1] for size in ((_even(width), _even(height)), small, small)]
+        self._how = [
+            (
+                _planes.taps(plane.width, wide, round(_UNIT * factor), _even(wide)),
+                _planes.taps(plane.height, tall, _UNIT_DOWN, _even(tall)),
+                offset,
             )
-        y, u, v = (np.empty((tall, wide), np.uint8) for wide, tall in self._sizes)
-        for place, out in enumerate((y, u, v)):
-            self._shrink(frame, place, out.data, out.shape[1])
-        return y, u, v
+            for plane, (wide, tall), (factor, offset) in zip(
+                picture.planes, (self._size, small, small), ranges, strict=True
+            )
+        ]
 
-    def frame(self, frame: VideoFrame) -> VideoFrame:
+    def planes(self, picture: _Picture) -> Planes:
+        """With an even edge."""
+        y, u, v = (np.empty(shape, np.uint8) for shape in self._shapes)
+        for plane, how, out in zip(picture.samples, self._how, (y, u, v), strict=True):
+            _planes.scale(plane, *how, out)
+        width, height = self._size
+        return y[:height, :width], u, v
+
+    def frame(self, picture: _Picture) -> VideoFrame:
         """The same as a frame. Only without stretching."""
-        if self._same:
-            return frame
-        made = VideoFrame(*self._size, frame.format.name)
-        made.colorspace, made.color_range = frame.colorspace, frame.color_range
-        for place, plane in enumerate(made.planes):
-            self._shrink(frame, place, memoryview(plane), plane.line_size)
+        made = VideoFrame(*self._size, picture.format)
+        made.colorspace, made.color_range = picture.frame.colorspace, picture.frame.color_range
+        for plane, how, out in zip(picture.samples, self._how, made.planes, strict=True):
+            _planes.scale(plane, *how, _samples(out))
         return made
-
-    def _shrink(self, frame: VideoFrame, place: int, out: memoryview, stride: int) -> None:
-        plane, (_, offset) = frame.planes[place], self._ranges[place]
-        _area.scale(plane, plane.line_size, plane.width, plane.height, *self._taps[place], offset, out, stride)
 
 
 def to_rgb(y: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:
     """Planes of one frame as `Scaler` gives them, of either chroma, as RGB: uint8 (H, W, 3)."""
     height, width = y.shape
     if u.shape != y.shape:
+        # The same pixels: with AVX2 our C is the faster one, without it OpenCV is.
+        if COMPILED and _planes.AVX2:
+            picture = np.empty((height, width, 3), np.uint8)
+            _planes.rgb(y, u, v, picture)
+            return picture
         u, v = (
             cv2.resize(plane, (2 * plane.shape[1], 2 * plane.shape[0]), interpolation=cv2.INTER_LINEAR)
             for plane in (u, v)
         )
-    picture = cv2.merge([y, v[:height, :width], u[:height, :width]])
-    return cv2.cvtColor(picture, cv2.COLOR_YCrCb2RGB)
+    return cv2.cvtColor(cv2.merge([y, v[:height, :width], u[:height, :width]]), cv2.COLOR_YCrCb2RGB)
 
 
 def _samples(plane: VideoPlane, kind: type[np.generic] = np.uint8) -> np.ndarray:
@@ -218,14 +254,9 @@ def _samples(plane: VideoPlane, kind: type[np.generic] = np.uint8) -> np.ndarray
     return np.frombuffer(memoryview(plane), kind).reshape(plane.height, -1)[:, : plane.width]
 
 
-def _is_full(frame: VideoFrame, color_range: int) -> bool:
+def _is_full(pixel_format: str, color_range: int) -> bool:
     """Whether samples go from 0 to 255: so it is said, or the format (one of those with a j) cannot be otherwise."""
-    return color_range == ColorRange.JPEG or frame.format.name.startswith("yuvj")
-
-
-def _is_upside_down(frame: VideoFrame) -> bool:
-    """Whether rows go up in memory, as some raw formats have them: PyAV does not tell where such a plane begins."""
-    return frame.planes[0].line_size < 0
+    return color_range == ColorRange.JPEG or pixel_format.startswith("yuvj")
 
 
 def _stretched(plane: np.ndarray, factor: float, offset: float) -> np.ndarray:
@@ -241,8 +272,12 @@ def _with_even_edge(y: np.ndarray) -> np.ndarray:
     height, width = y.shape
     if height % 2 == width % 2 == 0:
         return y
-    even = np.empty((height + height % 2, width + width % 2), np.uint8)
+    even = np.empty((_even(height), _even(width)), np.uint8)
     even[:height, :width] = y
     even[:height, width:] = y[:, -1:]
     even[height:] = even[height - 1]
     return even[:height, :width]
+
+
+def _even(length: int) -> int:
+    return length + length % 2

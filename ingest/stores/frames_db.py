@@ -26,7 +26,7 @@ from urllib.parse import quote
 
 import numpy as np
 
-from ingest.atomic import publish, temporary_path, write_text
+from ingest.atomic import Writeback, publish, temporary_path, write_text
 from ingest.errors import VideoError
 
 STORE = "frames-db"
@@ -85,6 +85,7 @@ class FramesDbWriter:
         self._waiting = [_Waiting(self._temporary.parent) for _ in self.levels[1:]]
         self._prefix = f"{path.parent.name}/frame_"
         self._db = sqlite3.connect(self._temporary, isolation_level=None)
+        self._writeback = Writeback(self._temporary, path)
         # Nobody sees the file before it is renamed, so SQLite need not protect it against a crash.
         for pragma in ("journal_mode=OFF", "synchronous=OFF", "locking_mode=EXCLUSIVE"):
             self._db.execute(f"PRAGMA {pragma}")
@@ -146,6 +147,7 @@ class FramesDbWriter:
 
     def _flush(self, level: Level) -> None:
         self._db.executemany(f"INSERT INTO {level.table} VALUES(?,?,?,?)", self._rows)
+        self._writeback.grown(sum(len(blob) for _, blob, _, _ in self._rows))
         self._rows.clear()
 
     def _finish_images(self, level: Level) -> None:
@@ -160,6 +162,7 @@ class FramesDbWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._db.close()
+        self._writeback.close()
         for waiting in self._waiting:
             waiting.close()
         self._temporary.unlink(missing_ok=True)

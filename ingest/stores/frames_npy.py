@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ingest.atomic import publish, temporary_path
+from ingest.atomic import Writeback, publish, temporary_path
 from ingest.errors import VideoError
 
 STORE = "npy"
@@ -32,6 +32,7 @@ class FramesNpyWriter:
         self._temporary = temporary_path(path, scratch)
         self._file = self._temporary.open("wb")
         self._file.write(bytes(_HEADER_BYTES))
+        self._writeback = Writeback(self._temporary, path)
 
     def add(self, frame: np.ndarray) -> None:
         """Append one frame, uint8 (H, W, 3). Raises: ValueError for another shape or dtype."""
@@ -39,6 +40,7 @@ class FramesNpyWriter:
             raise ValueError(f"frames here are uint8 {self._shape}, got {frame.dtype} {frame.shape}")
         self._file.write(np.ascontiguousarray(frame).data)
         self.num_frames += 1
+        self._writeback.grown(frame.nbytes)
 
     def commit(self) -> None:
         """Write the header and give the file its name, durably."""
@@ -52,6 +54,7 @@ class FramesNpyWriter:
 
     def __exit__(self, *_: object) -> None:
         self._file.close()
+        self._writeback.close()
         self._temporary.unlink(missing_ok=True)
 
 

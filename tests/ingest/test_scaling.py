@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import av
@@ -82,9 +83,28 @@ def test_sizes_that_share_halves_get_what_each_would_alone(tmp_path: Path) -> No
                 assert together.encoded(frame, size) == own.encoded(frame, size)
 
 
+def test_a_frame_and_the_one_before_it_are_scaled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that takes few frames takes each when the next one has come (ingest/rates.py)."""
+    scaled = []
+    real = Scaler.__call__
+    monkeypatch.setattr(Scaler, "__call__", lambda self, frame: scaled.append(self.size) or real(self, frame))
+    path = make_video(tmp_path / "a.mkv", np.stack([textured((64, 48), seed) for seed in range(4)]), codec="ffv1")
+    with Video(path) as video:
+        frames = list(video.frames())
+    pictures, alone = Pictures(), Pictures()
+    pictures.encoded(frames[0], (64, 48))
+    for before, frame in itertools.pairwise(frames):
+        now = pictures.encoded(frame, (64, 48))
+        array = pictures.rgb(before, (64, 48))
+        assert pictures.encoded(frame, (64, 48)) is now
+        assert (array == to_rgb(*real(Scaler((64, 48)), before))).all()
+    assert len(scaled) == len(frames)
+    assert alone.encoded(frames[3], (64, 48)) == now
+
+
 def test_a_frame_is_halved_once_for_all(tmp_path: Path) -> None:
     source = Source(first_frame(make_video(tmp_path / "a.mkv", np.stack([textured((1920, 1080))]), codec="ffv1")))
-    assert source.down_to(1920, 1080) is source.down_to(1000, 600) is source.frame
+    assert source.down_to(1920, 1080).frame is source.down_to(1000, 600).frame is source.frame
     assert source.down_to(960, 540) is source.down_to(500, 300)
     assert (source.down_to(480, 270).width, source.down_to(100, 50).width) == (480, 480)  # 480x270 is small enough
 

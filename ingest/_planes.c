@@ -1,0 +1,363 @@
+/* Planes of a picture, YUV: made smaller by area, and turned into RGB. Built where there is a compiler (setup.py);
+ * ingest/scaling.py leaves it to swscale and OpenCV where not.
+ *
+ * By area: every pixel of the target is the mean of what it covers of the source, each source pixel weighted by how much of it
+ * lies there. Range and offset of the samples change on the way, at no cost. swscale's pixels are a little off these.
+ *
+ * What takes time is written once, and compiled twice where the processor may be an x86: a run takes the build for AVX2 if it can.
+ */
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include <math.h>
+#include <stdint.h>
+
+#if defined(__x86_64__) && defined(__GNUC__)
+#include <immintrin.h>
+#define AVX2 __attribute__((target("avx2")))
+#define HAS_AVX2 __builtin_cpu_supports("avx2")
+#endif
+
+#if defined(__GNUC__)
+#define INLINE static inline __attribute__((always_inline))
+#else
+#define INLINE static inline
+#endif
+
+enum { TAPS = 4, ACROSS_BITS = 14, ROUND_BITS = ACROSS_BITS + 8, DOWN_UNIT = 0xFFFF, BLOCK = 32 };
+
+/* What the rows or columns of the target take of `source` pixels: from firsts[i] on, TAPS weights each, that sum to `unit`. */
+typedef struct {
+    Py_ssize_t source, count;
+    int32_t unit;
+    uint16_t *weights;
+    int32_t firsts[];
+} Taps;
+
+/* Samples of a plane, `stride` bytes from row to row, the last row `width` long. */
+typedef struct {
+    uint8_t *data;
+    Py_ssize_t width, height, stride;
+} Plane;
+
+INLINE uint8_t clipped(int32_t value) {
+    return (uint8_t)(value < 0 ? 0 : value > 255 ? 255 : value);
+}
+
+/* Smaller by area */
+
+/* Means of `count` rows of `width` samples, in 256ths, less 32768; `weights` sum to 65535. */
+INLINE void mean_of_rows(const uint8_t *restrict rows, Py_ssize_t stride, const uint16_t *restrict weights, int count,
+                         Py_ssize_t width, int16_t *restrict out) {
+    for (Py_ssize_t x = 0; x < width; x++) {
+        uint16_t sum = 0x8000;
+        for (int k = 0; k < count; k++)
+            sum += (uint16_t)((uint32_t)(uint16_t)(rows[k * stride + x] << 8) * (uint32_t)weights[k] >> 16);
+        out[x] = (int16_t)sum;
+    }
+}
+
+/* The mean along such a row around its target pixel x, `offset` added, rounded down. */
+INLINE uint8_t mean_along(const int16_t *row, const Taps *taps, Py_ssize_t x, int32_t offset) {
+    int32_t sum = offset;
+    for (int k = 0; k < TAPS; k++) sum += row[taps->firsts[x] + k] * (int32_t)taps->weights[TAPS * x + k];
+    return clipped(sum >> ROUND_BITS);
+}
+
+/* The first `count` pixels of a row of the target. */
+typedef void Along(const int16_t *row, const Taps *taps, int32_t offset, uint8_t *out, Py_ssize_t count);
+
+static void along_plain(const int16_t *row, const Taps *taps, int32_t offset, uint8_t *out, Py_ssize_t count) {
+    for (Py_ssize_t x = 0; x < count; x++) out[x] = mean_along(row, taps, x, offset);
+}
+
+INLINE void shrink(Plane from, const Taps *across, const Taps *down, int32_t offset, Plane to, int16_t *row, Along *along) {
+    for (Py_ssize_t y = 0; y < to.height; y++) {
+        const uint16_t *weights = down->weights + TAPS * y;
+        const uint8_t *rows = from.data + down->firsts[y] * from.stride;
+        /* In whole blocks, which is quicker, where rows are padded: what is in the padding does no harm. */
+        const Py_ssize_t whole = (from.width + BLOCK - 1) / BLOCK * BLOCK;
+        const int count = weights[3] ? 4 : weights[2] ? 3 : weights[1] ? 2 : 1;
+        const int last = down->firsts[y] + count == from.height;
+        const Py_ssize_t width = last ? from.width : whole < from.stride ? whole : from.stride;
+        switch (count) { /* a loop for each: the compiler makes vectors of it */
+        case 1: mean_of_rows(rows, from.stride, weights, 1, width, row); break;
+        case 2: mean_of_rows(rows, from.stride, weights, 2, width, row); break;
+        case 3: mean_of_rows(rows, from.stride, weights, 3, width, row); break;
+        default: mean_of_rows(rows, from.stride, weights, 4, width, row);
+        }
+        along(row, across, offset, to.data + y * to.stride, to.width);
+    }
+}
+
+static void shrink_plain(Plane from, const Taps *across, const Taps *down, int32_t offset, Plane to, int16_t *row) {
+    shrink(from, across, down, offset, to, row, along_plain);
+}
+
+/* RGB */
+
+/* A row of `count` colour samples, twice as long, in quarters: each new one has 3/4 of the nearer and 1/4 of the next. */
+INLINE void widened(const uint8_t *restrict row, Py_ssize_t count, uint16_t *restrict out) {
+    out[0] = (uint16_t)(4 * row[0]);
+    for (Py_ssize_t x = 0; x < count - 1; x++) {
+        out[2 * x + 1] = (uint16_t)(3 * row[x] + row[x + 1]);
+        out[2 * x + 2] = (uint16_t)(row[x] + 3 * row[x + 1]);
+    }
+    out[2 * count - 1] = (uint16_t)(4 * row[count - 1]);
+}
+
+/* The same between two such rows, less 128, rounded as OpenCV rounds. */
+INLINE int32_t between(uint16_t near, uint16_t far) {
+    return (((far >> 2) + (3 * near >> 2) + 2) >> 2) - 128;
+}
+
+/* A row of RGB with OpenCV's numbers for YCrCb (JFIF's 1.402, 0.714, 0.344, 1.772 to within 0.001), in 2^14ths. */
+INLINE void coloured(const uint8_t *restrict y, const uint16_t *restrict u, const uint16_t *restrict u_far,
+                     const uint16_t *restrict v, const uint16_t *restrict v_far, Py_ssize_t width, uint8_t *restrict out) {
+    const int32_t half = 1 << 13;
+    for (Py_ssize_t x = 0; x < width; x++) {
+        const int32_t blue = between(u[x], u_far[x]), red = between(v[x], v_far[x]);
+        out[3 * x] = clipped(y[x] + ((22987 * red + half) >> 14));
+        out[3 * x + 1] = clipped(y[x] + ((-5636 * blue - 11698 * red + half) >> 14));
+        out[3 * x + 2] = clipped(y[x] + ((29049 * blue + half) >> 14));
+    }
+}
+
+/* `rows` has room for four rows of colours of twice their width. */
+INLINE void colour(Plane y, Plane u, Plane v, uint8_t *out, uint16_t *rows) {
+    uint16_t *us[2] = {rows, rows + 2 * u.width}, *vs[2] = {rows + 4 * u.width, rows + 6 * u.width};
+    Py_ssize_t ready = 0;
+    for (Py_ssize_t row = 0; row < y.height; row++) {
+        const Py_ssize_t near = row / 2, beside = row % 2 ? near + 1 : near - 1;
+        const Py_ssize_t far = beside < 0 || beside == u.height ? near : beside;
+        for (; ready <= near || ready <= far; ready++) {
+            widened(u.data + ready * u.stride, u.width, us[ready % 2]);
+            widened(v.data + ready * v.stride, v.width, vs[ready % 2]);
+        }
+        coloured(y.data + row * y.stride, us[near % 2], us[far % 2], vs[near % 2], vs[far % 2], y.width,
+                 out + 3 * row * y.width);
+    }
+}
+
+static void colour_plain(Plane y, Plane u, Plane v, uint8_t *out, uint16_t *rows) {
+    colour(y, u, v, out, rows);
+}
+
+#ifdef AVX2
+
+AVX2 static void along_avx2(const int16_t *row, const Taps *taps, int32_t offset, uint8_t *out, Py_ssize_t count) {
+    if (count < 8) {
+        along_plain(row, taps, offset, out, count);
+        return;
+    }
+    const __m256i add = _mm256_set1_epi32(offset);
+    for (Py_ssize_t x = 0; x < count; x += 8) {
+        if (x > count - 8) x = count - 8; /* the last eight, some of them again */
+        const int32_t *first = taps->firsts + x;
+        const __m256i *weights = (const __m256i *)(taps->weights + TAPS * x);
+        __m256i products[2]; /* of four targets each: four products, summed two by two */
+        for (int i = 0; i < 2; i++, first += 4) {
+            const __m128i a = _mm_loadl_epi64((const __m128i *)(row + first[0]));
+            const __m128i c = _mm_loadl_epi64((const __m128i *)(row + first[2]));
+            const __m128 ab = _mm_loadh_pi(_mm_castsi128_ps(a), (const __m64 *)(row + first[1]));
+            const __m128 cd = _mm_loadh_pi(_mm_castsi128_ps(c), (const __m64 *)(row + first[3]));
+            const __m256 four = _mm256_insertf128_ps(_mm256_castps128_ps256(ab), cd, 1);
+            products[i] = _mm256_madd_epi16(_mm256_castps_si256(four), _mm256_loadu_si256(weights + i));
+        }
+        const __m256i sums = _mm256_hadd_epi32(products[0], products[1]); /* of targets 0 1 4 5, 2 3 6 7 */
+        const __m256i means = _mm256_srai_epi32(_mm256_add_epi32(sums, add), ROUND_BITS);
+        const __m128i low = _mm256_castsi256_si128(means), high = _mm256_extracti128_si256(means, 1);
+        const __m128i words = _mm_packs_epi32(_mm_unpacklo_epi64(low, high), _mm_unpackhi_epi64(low, high));
+        _mm_storel_epi64((__m128i *)(out + x), _mm_packus_epi16(words, words));
+    }
+}
+
+AVX2 static void shrink_avx2(Plane from, const Taps *across, const Taps *down, int32_t offset, Plane to, int16_t *row) {
+    shrink(from, across, down, offset, to, row, along_avx2);
+}
+
+AVX2 static void colour_avx2(Plane y, Plane u, Plane v, uint8_t *out, uint16_t *rows) {
+    colour(y, u, v, out, rows);
+}
+
+#endif
+
+static int has_avx2(void) {
+#ifdef AVX2
+    return HAS_AVX2 != 0;
+#else
+    return 0;
+#endif
+}
+
+/* For Python */
+
+static const char *const TAPS_NAME = "ingest._planes.taps";
+
+static void free_taps(PyObject *capsule) {
+    PyMem_Free(PyCapsule_GetPointer(capsule, TAPS_NAME));
+}
+
+PyDoc_STRVAR(taps_doc, "taps(source, target, unit, count) -> taps\n\n"
+                       "What each of `target` pixels in a row takes of `source` ones: weights that sum to `unit`. Beyond `target`, up\n"
+                       "to `count`, pixels are as the last one. Raises: ValueError unless target <= source <= 3 target.");
+
+static PyObject *taps(PyObject *self, PyObject *args) {
+    int source, target, unit, count;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "iiii", &source, &target, &unit, &count)) return NULL;
+    if (target < 1 || source < target || source > 3LL * target || unit < 1 || unit > DOWN_UNIT || count < target) {
+        PyErr_SetString(PyExc_ValueError, "scaled is down to a third at most, with a unit of 1 to 65535");
+        return NULL;
+    }
+    Taps *made = PyMem_Calloc(1, sizeof *made + (size_t)count * (sizeof *made->firsts + TAPS * sizeof *made->weights));
+    if (!made) return PyErr_NoMemory();
+    made->source = source, made->count = count, made->unit = unit;
+    made->weights = (uint16_t *)(made->firsts + count);
+    for (int64_t i = 0; i < count; i++) {
+        /* In units of 1 / target of a source pixel: from i * source, as long as `source`. */
+        const int64_t begin = (i < target ? i : target - 1) * source, end = begin + source;
+        int64_t covered = 0, given = 0;
+        made->firsts[i] = (int32_t)(begin / target);
+        for (int k = 0; covered < source; k++) {
+            const int64_t until = (made->firsts[i] + k + 1LL) * target;
+            covered = (until < end ? until : end) - begin;
+            const int64_t so_far = (2 * covered * unit + source) / (2 * source); /* rounded, so that the sum is exact */
+            made->weights[TAPS * i + k] = (uint16_t)(so_far - given);
+            given = so_far;
+        }
+    }
+    PyObject *capsule = PyCapsule_New(made, TAPS_NAME, free_taps);
+    if (!capsule) PyMem_Free(made);
+    return capsule;
+}
+
+/* An object's samples, uint8 (H, W), rows not packed; 0 and an error if it has none. To be released if not. */
+static int plane_of(PyObject *object, int writable, Py_buffer *view, Plane *plane) {
+    if (PyObject_GetBuffer(object, view, PyBUF_STRIDES | (writable ? PyBUF_WRITABLE : 0)) < 0) return 0;
+    const Py_ssize_t height = view->ndim == 2 ? view->shape[0] : 0, width = height ? view->shape[1] : 0;
+    const Py_ssize_t stride = height > 1 ? view->strides[0] : width;
+    if (width < 1 || view->itemsize != 1 || (width > 1 && view->strides[1] != 1) || stride < width) {
+        PyErr_SetString(PyExc_ValueError, "a plane is uint8 (H, W), row below row");
+        PyBuffer_Release(view);
+        return 0;
+    }
+    *plane = (Plane){view->buf, width, height, stride};
+    return 1;
+}
+
+static PyObject *scale_by(PyObject *args, int avx2) {
+    PyObject *from_object, *across_object, *down_object, *to_object, *result = NULL;
+    double offset;
+    if (!PyArg_ParseTuple(args, "OOOdO", &from_object, &across_object, &down_object, &offset, &to_object)) return NULL;
+    const Taps *across = PyCapsule_GetPointer(across_object, TAPS_NAME);
+    const Taps *down = across ? PyCapsule_GetPointer(down_object, TAPS_NAME) : NULL;
+    if (!down) return NULL;
+    Py_buffer from_view, to_view;
+    Plane from, to;
+    if (!plane_of(from_object, 0, &from_view, &from)) return NULL;
+    if (!plane_of(to_object, 1, &to_view, &to)) goto release;
+    if (from.width != across->source || from.height != down->source || to.width > across->count || to.height > down->count ||
+        down->unit != DOWN_UNIT || !((fabs(offset) + 1) * (1 << ROUND_BITS) + across->unit * 65536.0 < INT32_MAX)) {
+        PyErr_SetString(PyExc_ValueError, "the taps are for planes of another size, or the range is too large");
+        goto release_both;
+    }
+    int16_t *row = PyMem_Calloc((size_t)from.width + BLOCK + TAPS, sizeof *row); /* taps of no weight may lie past its end */
+    if (!row) {
+        PyErr_NoMemory();
+        goto release_both;
+    }
+    Py_BEGIN_ALLOW_THREADS
+    const int32_t add = (int32_t)((offset + 0.5) * (1 << ROUND_BITS)) + across->unit * 32768;
+#ifdef AVX2
+    if (avx2) shrink_avx2(from, across, down, add, to, row);
+#endif
+    if (!avx2) shrink_plain(from, across, down, add, to, row);
+    Py_END_ALLOW_THREADS
+    PyMem_Free(row);
+    result = Py_NewRef(Py_None);
+release_both:
+    PyBuffer_Release(&to_view);
+release:
+    PyBuffer_Release(&from_view);
+    return result;
+}
+
+static PyObject *rgb_by(PyObject *args, int avx2) {
+    PyObject *objects[3], *out_object, *result = NULL;
+    if (!PyArg_ParseTuple(args, "OOOO", &objects[0], &objects[1], &objects[2], &out_object)) return NULL;
+    Py_buffer views[3], out;
+    Plane planes[3];
+    int held = 0;
+    while (held < 3 && plane_of(objects[held], 0, &views[held], &planes[held])) held++;
+    if (held < 3 || PyObject_GetBuffer(out_object, &out, PyBUF_WRITABLE | PyBUF_C_CONTIGUOUS) < 0) goto release;
+    const Plane y = planes[0], u = planes[1], v = planes[2];
+    if (u.width != (y.width + 1) / 2 || u.height != (y.height + 1) / 2 || v.width != u.width || v.height != u.height ||
+        out.len != 3 * y.width * y.height) {
+        PyErr_SetString(PyExc_ValueError, "the planes are not of one 4:2:0 picture, or the RGB is of another size");
+        goto release_all;
+    }
+    uint16_t *rows = PyMem_Malloc(8 * (size_t)u.width * sizeof *rows);
+    if (!rows) {
+        PyErr_NoMemory();
+        goto release_all;
+    }
+    Py_BEGIN_ALLOW_THREADS
+#ifdef AVX2
+    if (avx2) colour_avx2(y, u, v, out.buf, rows);
+#endif
+    if (!avx2) colour_plain(y, u, v, out.buf, rows);
+    Py_END_ALLOW_THREADS
+    PyMem_Free(rows);
+    result = Py_NewRef(Py_None);
+release_all:
+    PyBuffer_Release(&out);
+release:
+    while (held) PyBuffer_Release(&views[--held]);
+    return result;
+}
+
+PyDoc_STRVAR(scale_doc, "scale(plane, across, down, offset, out) -> None\n\n"
+                        "A plane, uint8 (H, W), into `out`, of at most as many columns and rows as there are taps `across` (unit: 16384\n"
+                        "times the factor of the range) and `down` (unit 65535). `offset` is added to every sample.\n"
+                        "Raises: ValueError for planes of another size than the taps', TypeError or BufferError for what is no plane.");
+PyDoc_STRVAR(rgb_doc, "rgb(y, u, v, out) -> None\n\n"
+                      "Planes of one 4:2:0 picture in the range of JPEG, uint8 (H, W) and twice (ceil(H/2), ceil(W/2)), into `out`,\n"
+                      "uint8 (H, W, 3): the pixels of OpenCV's INTER_LINEAR and YCrCb2RGB. Raises: as scale does.");
+PyDoc_STRVAR(plain_doc, "The same without AVX2.");
+
+static PyObject *scale(PyObject *self, PyObject *args) {
+    (void)self;
+    return scale_by(args, has_avx2());
+}
+
+static PyObject *scale_plain(PyObject *self, PyObject *args) {
+    (void)self;
+    return scale_by(args, 0);
+}
+
+static PyObject *rgb(PyObject *self, PyObject *args) {
+    (void)self;
+    return rgb_by(args, has_avx2());
+}
+
+static PyObject *rgb_plain(PyObject *self, PyObject *args) {
+    (void)self;
+    return rgb_by(args, 0);
+}
+
+static PyMethodDef methods[] = {{"taps", taps, METH_VARARGS, taps_doc},
+                                {"scale", scale, METH_VARARGS, scale_doc},
+                                {"scale_plain", scale_plain, METH_VARARGS, plain_doc},
+                                {"rgb", rgb, METH_VARARGS, rgb_doc},
+                                {"rgb_plain", rgb_plain, METH_VARARGS, plain_doc},
+                                {NULL, NULL, 0, NULL}};
+
+static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "_planes", NULL, 0, methods, NULL, NULL, NULL, NULL};
+
+PyMODINIT_FUNC PyInit__planes(void) {
+    PyObject *made = PyModule_Create(&module);
+    if (made && PyModule_AddIntConstant(made, "AVX2", has_avx2()) < 0) Py_CLEAR(made);
+    return made;
+}
