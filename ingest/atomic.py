@@ -57,14 +57,13 @@ class Writeback:
     """
 
     def __init__(self, temporary: Path, path: Path) -> None:
-        wanted = _sync_file_range is not None and temporary.parent == path.parent
-        self._fd = os.open(temporary, os.O_RDONLY) if wanted else -1
+        self._fd = os.open(temporary, os.O_RDONLY) if temporary.parent == path.parent else -1
         self._num_bytes = 0
 
     def grown(self, num_bytes: int) -> None:
         """To be told of what has been added to the file."""
         self._num_bytes += num_bytes
-        if self._fd >= 0 and self._num_bytes >= _WRITEBACK_BYTES:
+        if self._fd >= 0 and self._num_bytes >= _WRITEBACK_BYTES and _sync_file_range is not None:
             self._num_bytes = 0
             _sync_file_range(self._fd, 0, 0, _SYNC_FILE_RANGE_WRITE)
 
