@@ -1,4 +1,4 @@
-/* Planes of a picture, YUV: made smaller by area, and turned into RGB. Built where there is a compiler (setup.py);
+/* Planes of a picture, YUV: made smaller by area, stretched to full range, and turned into RGB. Built where there is a compiler (setup.py);
  * ingest/scaling.py leaves it to swscale and OpenCV where not.
  *
  * By area: every pixel of the target is the mean of what it covers of the source, each source pixel weighted by how much of it
@@ -95,6 +95,25 @@ static void shrink_plain(Plane from, const Taps *across, const Taps *down, int32
     shrink(from, across, down, offset, to, row, along_plain);
 }
 
+/* Range */
+
+enum { STRETCH_BITS = 7 };
+
+/* A row times `factor` / 2^15, less `less` / 2^STRETCH_BITS, rounded down, as samples. */
+typedef void Stretched(const uint8_t *row, uint16_t factor, uint16_t less, Py_ssize_t width, uint8_t *out);
+
+static void stretched_plain(const uint8_t *row, uint16_t factor, uint16_t less, Py_ssize_t width, uint8_t *out) {
+    for (Py_ssize_t x = 0; x < width; x++) {
+        const int32_t value = (int32_t)((row[x] << 8) * (uint32_t)factor >> 16) - less;
+        out[x] = clipped((value < 0 ? 0 : value) >> STRETCH_BITS);
+    }
+}
+
+static void stretch_rows(Plane from, uint16_t factor, uint16_t less, Plane to, Stretched *stretched) {
+    for (Py_ssize_t y = 0; y < to.height; y++)
+        stretched(from.data + y * from.stride, factor, less, to.width, to.data + y * to.stride);
+}
+
 /* RGB */
 
 /* A row of `count` colour samples, twice as long, in quarters: each new one has 3/4 of the nearer and 1/4 of the next. */
@@ -112,20 +131,26 @@ INLINE int32_t between(uint16_t near, uint16_t far) {
     return (((far >> 2) + (3 * near >> 2) + 2) >> 2) - 128;
 }
 
-/* A row of RGB with OpenCV's numbers for YCrCb (JFIF's 1.402, 0.714, 0.344, 1.772 to within 0.001), in 2^14ths. */
-INLINE void coloured(const uint8_t *restrict y, const uint16_t *restrict u, const uint16_t *restrict u_far,
-                     const uint16_t *restrict v, const uint16_t *restrict v_far, Py_ssize_t width, uint8_t *restrict out) {
+/* OpenCV's numbers for YCrCb, in 2^14ths: JFIF's 1.402, -0.344, -0.714, 1.772 to within 0.001. */
+enum { RED = 22987, GREEN_OF_BLUE = -5636, GREEN_OF_RED = -11698, BLUE = 29049 };
+
+/* A row of RGB. */
+static void coloured_plain(const uint8_t *y, const uint16_t *u, const uint16_t *u_far, const uint16_t *v, const uint16_t *v_far,
+                           Py_ssize_t width, uint8_t *out) {
     const int32_t half = 1 << 13;
     for (Py_ssize_t x = 0; x < width; x++) {
         const int32_t blue = between(u[x], u_far[x]), red = between(v[x], v_far[x]);
-        out[3 * x] = clipped(y[x] + ((22987 * red + half) >> 14));
-        out[3 * x + 1] = clipped(y[x] + ((-5636 * blue - 11698 * red + half) >> 14));
-        out[3 * x + 2] = clipped(y[x] + ((29049 * blue + half) >> 14));
+        out[3 * x] = clipped(y[x] + ((RED * red + half) >> 14));
+        out[3 * x + 1] = clipped(y[x] + ((GREEN_OF_BLUE * blue + GREEN_OF_RED * red + half) >> 14));
+        out[3 * x + 2] = clipped(y[x] + ((BLUE * blue + half) >> 14));
     }
 }
 
+typedef void Coloured(const uint8_t *y, const uint16_t *u, const uint16_t *u_far, const uint16_t *v, const uint16_t *v_far,
+                      Py_ssize_t width, uint8_t *out);
+
 /* `rows` has room for four rows of colours of twice their width. */
-INLINE void colour(Plane y, Plane u, Plane v, uint8_t *out, uint16_t *rows) {
+INLINE void colour(Plane y, Plane u, Plane v, uint8_t *out, uint16_t *rows, Coloured *coloured) {
     uint16_t *us[2] = {rows, rows + 2 * u.width}, *vs[2] = {rows + 4 * u.width, rows + 6 * u.width};
     Py_ssize_t ready = 0;
     for (Py_ssize_t row = 0; row < y.height; row++) {
@@ -141,7 +166,7 @@ INLINE void colour(Plane y, Plane u, Plane v, uint8_t *out, uint16_t *rows) {
 }
 
 static void colour_plain(Plane y, Plane u, Plane v, uint8_t *out, uint16_t *rows) {
-    colour(y, u, v, out, rows);
+    colour(y, u, v, out, rows, coloured_plain);
 }
 
 #ifdef AVX2
@@ -177,8 +202,76 @@ AVX2 static void shrink_avx2(Plane from, const Taps *across, const Taps *down, i
     shrink(from, across, down, offset, to, row, along_avx2);
 }
 
+AVX2 static void stretched_avx2(const uint8_t *row, uint16_t factor, uint16_t less, Py_ssize_t width, uint8_t *out) {
+    if (width < 32) {
+        stretched_plain(row, factor, less, width, out);
+        return;
+    }
+    const __m256i by = _mm256_set1_epi16((short)factor), down = _mm256_set1_epi16((short)less);
+    for (Py_ssize_t x = 0; x < width; x += 32) {
+        if (x > width - 32) x = width - 32; /* the last ones, some of them again */
+        const __m256i samples = _mm256_loadu_si256((const __m256i *)(row + x)), zero = _mm256_setzero_si256();
+        const __m256i low = _mm256_mulhi_epu16(_mm256_unpacklo_epi8(zero, samples), by);
+        const __m256i high = _mm256_mulhi_epu16(_mm256_unpackhi_epi8(zero, samples), by);
+        const __m256i made = _mm256_packus_epi16(_mm256_srli_epi16(_mm256_subs_epu16(low, down), STRETCH_BITS),
+                                                 _mm256_srli_epi16(_mm256_subs_epu16(high, down), STRETCH_BITS));
+        _mm256_storeu_si256((__m256i *)(out + x), made);
+    }
+}
+
+AVX2 INLINE __m256i between_16(const uint16_t *near, const uint16_t *far) {
+    const __m256i three = _mm256_mullo_epi16(_mm256_loadu_si256((const __m256i *)near), _mm256_set1_epi16(3));
+    const __m256i sum = _mm256_add_epi16(_mm256_srli_epi16(_mm256_loadu_si256((const __m256i *)far), 2),
+                                         _mm256_srli_epi16(three, 2));
+    return _mm256_sub_epi16(_mm256_srli_epi16(_mm256_add_epi16(sum, _mm256_set1_epi16(2)), 2), _mm256_set1_epi16(128));
+}
+
+AVX2 INLINE __m128i samples_16(__m256i y, __m256i more) {
+    const __m256i sum = _mm256_add_epi16(y, more);
+    return _mm_packus_epi16(_mm256_castsi256_si128(sum), _mm256_extracti128_si256(sum, 1));
+}
+
+/* Of 16 pixels of a channel, in the order in which the bytes of three times 16 want them: byte i of the part that has it. */
+static const int8_t SPREAD[3][16] = {{0, 11, 6, 1, 12, 7, 2, 13, 8, 3, 14, 9, 4, 15, 10, 5},
+                                     {5, 0, 11, 6, 1, 12, 7, 2, 13, 8, 3, 14, 9, 4, 15, 10},
+                                     {10, 5, 0, 11, 6, 1, 12, 7, 2, 13, 8, 3, 14, 9, 4, 15}};
+static const int8_t EVERY_THIRD[2][16] = {{-1, 0, 0, -1, 0, 0, -1, 0, 0, -1, 0, 0, -1, 0, 0, -1},
+                                          {0, -1, 0, 0, -1, 0, 0, -1, 0, 0, -1, 0, 0, -1, 0, 0}};
+
+AVX2 static void coloured_avx2(const uint8_t *y, const uint16_t *u, const uint16_t *u_far, const uint16_t *v,
+                               const uint16_t *v_far, Py_ssize_t width, uint8_t *out) {
+    if (width < 16) {
+        coloured_plain(y, u, u_far, v, v_far, width, out);
+        return;
+    }
+    const __m256i green_of = _mm256_set1_epi32((GREEN_OF_RED * 65536) | (GREEN_OF_BLUE & 0xFFFF));
+    const __m256i half = _mm256_set1_epi32(1 << 13);
+    const __m128i first = _mm_loadu_si128((const __m128i *)EVERY_THIRD[0]), second = _mm_loadu_si128((const __m128i *)EVERY_THIRD[1]);
+    for (Py_ssize_t x = 0; x < width; x += 16) {
+        if (x > width - 16) x = width - 16; /* the last sixteen, some of them again */
+        const __m256i bright = _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)(y + x)));
+        const __m256i blue = between_16(u + x, u_far + x), red = between_16(v + x, v_far + x);
+        const __m256i low = _mm256_madd_epi16(_mm256_unpacklo_epi16(blue, red), green_of);
+        const __m256i high = _mm256_madd_epi16(_mm256_unpackhi_epi16(blue, red), green_of);
+        const __m256i green = _mm256_packs_epi32(_mm256_srai_epi32(_mm256_add_epi32(low, half), 14),
+                                                 _mm256_srai_epi32(_mm256_add_epi32(high, half), 14));
+        /* mulhrs is a * b / 2^15, rounded half up. */
+        const __m128i rgb[3] = {
+            samples_16(bright, _mm256_mulhrs_epi16(_mm256_slli_epi16(red, 1), _mm256_set1_epi16(RED))),
+            samples_16(bright, green),
+            samples_16(bright, _mm256_mulhrs_epi16(_mm256_slli_epi16(blue, 1), _mm256_set1_epi16(BLUE))),
+        };
+        __m128i spread[3];
+        for (int i = 0; i < 3; i++) spread[i] = _mm_shuffle_epi8(rgb[i], _mm_loadu_si128((const __m128i *)SPREAD[i]));
+        for (int part = 0; part < 3; part++) { /* 16 bytes each; byte 0 is of channel `part`, as 16 = 1 mod 3 */
+            const __m128i bytes = _mm_blendv_epi8(spread[(part + 2) % 3], spread[part], first);
+            _mm_storeu_si128((__m128i *)(out + 3 * x) + part, _mm_blendv_epi8(bytes, spread[(part + 1) % 3], second));
+        }
+    }
+}
+
 AVX2 static void colour_avx2(Plane y, Plane u, Plane v, uint8_t *out, uint16_t *rows) {
-    colour(y, u, v, out, rows);
+    colour(y, u, v, out, rows, coloured_avx2);
 }
 
 #endif
@@ -284,6 +377,35 @@ release:
     return result;
 }
 
+static PyObject *stretch_by(PyObject *args, int avx2) {
+    PyObject *from_object, *to_object, *result = NULL;
+    double factor, offset;
+    (void)avx2;
+    if (!PyArg_ParseTuple(args, "OddO", &from_object, &factor, &offset, &to_object)) return NULL;
+    const double scaled = round(factor * (1 << 15)), less = ceil((-offset - 0.5) * (1 << STRETCH_BITS));
+    Py_buffer from_view, to_view;
+    Plane from, to;
+    if (!plane_of(from_object, 0, &from_view, &from)) return NULL;
+    if (!plane_of(to_object, 1, &to_view, &to)) goto release;
+    if (from.width != to.width || from.height != to.height || !(scaled >= 0 && scaled <= 65535 && less >= 0 && less <= 65535)) {
+        PyErr_SetString(PyExc_ValueError, "the planes are of different sizes, or the range is no narrower one");
+        goto release_both;
+    }
+    Stretched *stretched = stretched_plain;
+#ifdef AVX2
+    if (avx2) stretched = stretched_avx2;
+#endif
+    Py_BEGIN_ALLOW_THREADS
+    stretch_rows(from, (uint16_t)scaled, (uint16_t)less, to, stretched);
+    Py_END_ALLOW_THREADS
+    result = Py_NewRef(Py_None);
+release_both:
+    PyBuffer_Release(&to_view);
+release:
+    PyBuffer_Release(&from_view);
+    return result;
+}
+
 static PyObject *rgb_by(PyObject *args, int avx2) {
     PyObject *objects[3], *out_object, *result = NULL;
     if (!PyArg_ParseTuple(args, "OOOO", &objects[0], &objects[1], &objects[2], &out_object)) return NULL;
@@ -322,6 +444,9 @@ PyDoc_STRVAR(scale_doc, "scale(plane, across, down, offset, out) -> None\n\n"
                         "A plane, uint8 (H, W), into `out`, of at most as many columns and rows as there are taps `across` (unit: 16384\n"
                         "times the factor of the range) and `down` (unit 65535). `offset` is added to every sample.\n"
                         "Raises: ValueError for planes of another size than the taps', TypeError or BufferError for what is no plane.");
+PyDoc_STRVAR(stretch_doc, "stretch(plane, factor, offset, out) -> None\n\n"
+                          "factor * plane + offset, rounded and kept within 0 to 255, of uint8 (H, W) planes: of 0 <= factor < 2 and\n"
+                          "offset <= -0.5, as a limited range needs them. Raises: as scale does.");
 PyDoc_STRVAR(rgb_doc, "rgb(y, u, v, out) -> None\n\n"
                       "Planes of one 4:2:0 picture in the range of JPEG, uint8 (H, W) and twice (ceil(H/2), ceil(W/2)), into `out`,\n"
                       "uint8 (H, W, 3): the pixels of OpenCV's INTER_LINEAR and YCrCb2RGB. Raises: as scale does.");
@@ -337,6 +462,16 @@ static PyObject *scale_plain(PyObject *self, PyObject *args) {
     return scale_by(args, 0);
 }
 
+static PyObject *stretch(PyObject *self, PyObject *args) {
+    (void)self;
+    return stretch_by(args, has_avx2());
+}
+
+static PyObject *stretch_plain(PyObject *self, PyObject *args) {
+    (void)self;
+    return stretch_by(args, 0);
+}
+
 static PyObject *rgb(PyObject *self, PyObject *args) {
     (void)self;
     return rgb_by(args, has_avx2());
@@ -350,6 +485,8 @@ static PyObject *rgb_plain(PyObject *self, PyObject *args) {
 static PyMethodDef methods[] = {{"taps", taps, METH_VARARGS, taps_doc},
                                 {"scale", scale, METH_VARARGS, scale_doc},
                                 {"scale_plain", scale_plain, METH_VARARGS, plain_doc},
+                                {"stretch", stretch, METH_VARARGS, stretch_doc},
+                                {"stretch_plain", stretch_plain, METH_VARARGS, plain_doc},
                                 {"rgb", rgb, METH_VARARGS, rgb_doc},
                                 {"rgb_plain", rgb_plain, METH_VARARGS, plain_doc},
                                 {NULL, NULL, 0, NULL}};

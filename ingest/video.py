@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import os
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
@@ -193,22 +194,32 @@ class Clock:
     def __init__(self, video: Video) -> None:
         info = video.info
         self._start_s = video.start_s
+        self._line: tuple[int, int, int] | None = None
         self._step_us = round(1e6 / info.fps) if info.fps > 0 else 40_000
         self._by_dts = info.container == "avi"
         self._last_us: int | None = None
 
     def read(self, frame: VideoFrame) -> int:
         ticks = frame.dts if self._by_dts else frame.pts
-        if ticks is None or frame.time_base is None:
+        if self._line is None and ticks is not None and frame.time_base is not None:
+            self._line = self._line_from(ticks, frame.time_base)
+        if self._line is None or ticks is None:
             now = 0 if self._last_us is None else self._last_us + self._step_us
         else:
-            if self._by_dts and self._last_us is None:
-                self._start_s = ticks * frame.time_base
-            now = round((ticks * frame.time_base - self._start_s) * 1_000_000)
+            factor, less, divisor = self._line
+            now, rest = divmod(ticks * factor - less, divisor)
+            now += 2 * rest > divisor or (2 * rest == divisor and now % 2)  # as round() does
         if self._last_us is not None and now <= self._last_us:
             now = self._last_us + 1
         self._last_us = now
         return now
+
+    def _line_from(self, ticks: int, tick_s: Fraction) -> tuple[int, int, int]:
+        """(ticks * first - second) / third is the time. It holds for the whole stream, and whole numbers are fast."""
+        start_s = ticks * tick_s if self._by_dts and self._last_us is None else self._start_s
+        us_per_tick, start_us = 1_000_000 * tick_s, 1_000_000 * start_s
+        divisor = math.lcm(us_per_tick.denominator, start_us.denominator)
+        return int(us_per_tick * divisor), int(start_us * divisor), divisor
 
 
 def timed_frames(video: Video, span_s: tuple[float, float] | None = None) -> Iterator[tuple[int, VideoFrame]]:

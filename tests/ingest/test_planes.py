@@ -20,11 +20,11 @@ from tests.ingest.videos import make_video
 
 needs_build = pytest.mark.skipif(not scaling.COMPILED, reason="installed without a compiler")
 if scaling.COMPILED:
-    from ingest._planes import rgb, rgb_plain, scale, scale_plain, taps
+    from ingest._planes import rgb, rgb_plain, scale, scale_plain, stretch, stretch_plain, taps
 
-    SCALES, RGBS = [scale, scale_plain], [rgb, rgb_plain]
+    SCALES, STRETCHES, RGBS = [scale, scale_plain], [stretch, stretch_plain], [rgb, rgb_plain]
 else:
-    SCALES = RGBS = []
+    SCALES = STRETCHES = RGBS = []
 
 UNIT, SUM_DOWN = 1 << 14, 0xFFFF
 SIZES = [
@@ -148,6 +148,44 @@ def test_what_does_not_fit_is_refused(scaled) -> None:
     for place, wrong in ((0, 3), (1, b""), (1, None), (2, "taps"), (4, bytes(25))):
         with pytest.raises((BufferError, TypeError, ValueError)):
             scaled(*good[:place], wrong, *good[place + 1 :])
+
+
+RANGES = [(255 / 219, -16 * 255 / 219), (255 / 224, 128 - 128 * 255 / 224 - 1e-3)]  # of brightness, of colours
+
+
+@needs_build
+@pytest.mark.parametrize(("factor", "offset"), RANGES)
+@pytest.mark.parametrize("shape", [(1, 256), (256, 1), (8, 32), (7, 33), (5, 95), (3, 31)], ids=str)
+@pytest.mark.parametrize("stretched", STRETCHES)
+def test_every_sample_is_stretched_as_opencv_does(stretched, shape, factor, offset) -> None:
+    """To the last bit, so that stores do not depend on what was built."""
+    height, width = shape
+    plane = np.resize(np.arange(256, dtype=np.uint8), (height, width + 5))
+    for first in range(0, 256, 32):
+        part = (plane + np.uint8(first))[:, :width]
+        out = np.full((height, width + 3), 77, np.uint8)
+        stretched(part, factor, offset, out[:, :width])
+        assert (out[:, :width] == np.clip(np.rint(factor * part.astype(float) + offset), 0, 255)).all()
+        assert (out[:, :width] == cv2.addWeighted(part, factor, part, 0, offset)).all()
+        assert (out[:, width:] == 77).all()
+
+
+@needs_build
+@pytest.mark.parametrize("stretched", STRETCHES)
+def test_a_range_that_is_no_narrower_one_is_refused(stretched) -> None:
+    plane = np.zeros((3, 40), np.uint8)
+    for factor, offset in (
+        (2.0, -1.0),
+        (-0.1, -1.0),
+        (1.0, 0.0),
+        (1.0, -600.0),
+        (float("nan"), -1.0),
+        (1.0, float("nan")),
+    ):
+        with pytest.raises(ValueError, match="no narrower one"):
+            stretched(plane, factor, offset, np.empty_like(plane))
+    with pytest.raises(ValueError, match="different sizes"):
+        stretched(plane, *RANGES[0], np.empty((3, 41), np.uint8))
 
 
 @needs_build

@@ -275,6 +275,22 @@ def test_times_increase_whatever_the_file_says(ticks: list[int | None], times_us
     assert [clock.read(frame) for frame in frames] == times_us
 
 
+@pytest.mark.parametrize("start_s", [Fraction(0), Fraction(-21, 1000), Fraction(1, 3)])
+@pytest.mark.parametrize(
+    "tick_s", [Fraction(1, 90_000), Fraction(1001, 24_000), Fraction(1, 48_000), Fraction(1, 2_000_000)]
+)
+@pytest.mark.parametrize("container", ["mp4", "avi"])
+def test_times_are_rounded_to_the_microsecond_as_fractions_are(
+    container: str, tick_s: Fraction, start_s: Fraction
+) -> None:
+    video = SimpleNamespace(info=SimpleNamespace(fps=25.0, container=container), start_s=start_s)
+    clock = Clock(cast(Video, video))
+    ticks = list(range(5, 60_000, 37))
+    frames = (cast(av.VideoFrame, SimpleNamespace(pts=t, dts=t, time_base=tick_s)) for t in ticks)
+    zero_s = 5 * tick_s if container == "avi" else start_s
+    assert [clock.read(frame) for frame in frames] == [round((t * tick_s - zero_s) * 1_000_000) for t in ticks]
+
+
 # -- streams ---------------------------------------------------------------------------------------------------------
 
 
