@@ -1,10 +1,10 @@
-/* Planes of a picture, YUV: made smaller by area, stretched to full range, and turned into RGB. Built where there is a compiler (setup.py);
- * ingest/scaling.py leaves it to swscale and OpenCV where not.
+/* Planes of a picture, YUV: made smaller by area, stretched to full range, and turned into RGB. Built where there is a compiler
+ * (setup.py); where not, ingest/scaling.py leaves it to swscale and OpenCV.
  *
  * By area: every pixel of the target is the mean of what it covers of the source, each source pixel weighted by how much of it
  * lies there. Range and offset of the samples change on the way, at no cost. swscale's pixels are a little off these.
  *
- * What takes time is written once, and compiled twice where the processor may be an x86: a run takes the build for AVX2 if it can.
+ * Everything is there in plain C and for AVX2, with the same results to the last bit.
  */
 
 #define PY_SSIZE_T_CLEAN
@@ -16,7 +16,6 @@
 #if defined(__x86_64__) && defined(__GNUC__)
 #include <immintrin.h>
 #define AVX2 __attribute__((target("avx2")))
-#define HAS_AVX2 __builtin_cpu_supports("avx2")
 #endif
 
 #if defined(__GNUC__)
@@ -58,18 +57,17 @@ INLINE void mean_of_rows(const uint8_t *restrict rows, Py_ssize_t stride, const 
     }
 }
 
-/* The mean along such a row around its target pixel x, `offset` added, rounded down. */
-INLINE uint8_t mean_along(const int16_t *row, const Taps *taps, Py_ssize_t x, int32_t offset) {
-    int32_t sum = offset;
-    for (int k = 0; k < TAPS; k++) sum += row[taps->firsts[x] + k] * (int32_t)taps->weights[TAPS * x + k];
-    return clipped(sum >> ROUND_BITS);
-}
-
-/* The first `count` pixels of a row of the target. */
+/* `count` pixels of a row of the target: means along such a row, `offset` added, rounded down. */
 typedef void Along(const int16_t *row, const Taps *taps, int32_t offset, uint8_t *out, Py_ssize_t count);
 
-static void along_plain(const int16_t *row, const Taps *taps, int32_t offset, uint8_t *out, Py_ssize_t count) {
-    for (Py_ssize_t x = 0; x < count; x++) out[x] = mean_along(row, taps, x, offset);
+static void along_plain(const int16_t *restrict row, const Taps *taps, int32_t offset, uint8_t *restrict out, Py_ssize_t count) {
+    const int32_t *restrict firsts = taps->firsts;
+    const uint16_t *restrict weights = taps->weights;
+    for (Py_ssize_t x = 0; x < count; x++, weights += TAPS) {
+        const int16_t *four = row + firsts[x];
+        const int32_t sum = four[0] * weights[0] + four[1] * weights[1] + four[2] * weights[2] + four[3] * weights[3];
+        out[x] = clipped((sum + offset) >> ROUND_BITS);
+    }
 }
 
 INLINE void shrink(Plane from, const Taps *across, const Taps *down, int32_t offset, Plane to, int16_t *row, Along *along) {
@@ -109,9 +107,13 @@ static void stretched_plain(const uint8_t *row, uint16_t factor, uint16_t less, 
     }
 }
 
-static void stretch_rows(Plane from, uint16_t factor, uint16_t less, Plane to, Stretched *stretched) {
+INLINE void stretch(Plane from, uint16_t factor, uint16_t less, Plane to, Stretched *stretched) {
     for (Py_ssize_t y = 0; y < to.height; y++)
         stretched(from.data + y * from.stride, factor, less, to.width, to.data + y * to.stride);
+}
+
+static void stretch_plain(Plane from, uint16_t factor, uint16_t less, Plane to) {
+    stretch(from, factor, less, to, stretched_plain);
 }
 
 /* RGB */
@@ -219,6 +221,10 @@ AVX2 static void stretched_avx2(const uint8_t *row, uint16_t factor, uint16_t le
     }
 }
 
+AVX2 static void stretch_avx2(Plane from, uint16_t factor, uint16_t less, Plane to) {
+    stretch(from, factor, less, to, stretched_avx2);
+}
+
 AVX2 INLINE __m256i between_16(const uint16_t *near, const uint16_t *far) {
     const __m256i three = _mm256_mullo_epi16(_mm256_loadu_si256((const __m256i *)near), _mm256_set1_epi16(3));
     const __m256i sum = _mm256_add_epi16(_mm256_srli_epi16(_mm256_loadu_si256((const __m256i *)far), 2),
@@ -276,13 +282,19 @@ AVX2 static void colour_avx2(Plane y, Plane u, Plane v, uint8_t *out, uint16_t *
 
 #endif
 
-static int has_avx2(void) {
+/* The builds of one processor. */
+typedef struct {
+    void (*shrink)(Plane from, const Taps *across, const Taps *down, int32_t offset, Plane to, int16_t *row);
+    void (*stretch)(Plane from, uint16_t factor, uint16_t less, Plane to);
+    void (*colour)(Plane y, Plane u, Plane v, uint8_t *out, uint16_t *rows);
+} Build;
+
+static const Build plain = {shrink_plain, stretch_plain, colour_plain};
+static const Build *best = &plain; /* of this processor, once the module has begun */
+
 #ifdef AVX2
-    return HAS_AVX2 != 0;
-#else
-    return 0;
+static const Build avx2 = {shrink_avx2, stretch_avx2, colour_avx2};
 #endif
-}
 
 /* For Python */
 
@@ -296,7 +308,7 @@ PyDoc_STRVAR(taps_doc, "taps(source, target, unit, count) -> taps\n\n"
                        "What each of `target` pixels in a row takes of `source` ones: weights that sum to `unit`. Beyond `target`, up\n"
                        "to `count`, pixels are as the last one. Raises: ValueError unless target <= source <= 3 target.");
 
-static PyObject *taps(PyObject *self, PyObject *args) {
+static PyObject *py_taps(PyObject *self, PyObject *args) {
     int source, target, unit, count;
     (void)self;
     if (!PyArg_ParseTuple(args, "iiii", &source, &target, &unit, &count)) return NULL;
@@ -340,10 +352,12 @@ static int plane_of(PyObject *object, int writable, Py_buffer *view, Plane *plan
     return 1;
 }
 
-static PyObject *scale_by(PyObject *args, int avx2) {
+static PyObject *py_scale(PyObject *self, PyObject *args) {
+    int fastest = 1;
+    (void)self;
     PyObject *from_object, *across_object, *down_object, *to_object, *result = NULL;
     double offset;
-    if (!PyArg_ParseTuple(args, "OOOdO", &from_object, &across_object, &down_object, &offset, &to_object)) return NULL;
+    if (!PyArg_ParseTuple(args, "OOOdO|p", &from_object, &across_object, &down_object, &offset, &to_object, &fastest)) return NULL;
     const Taps *across = PyCapsule_GetPointer(across_object, TAPS_NAME);
     const Taps *down = across ? PyCapsule_GetPointer(down_object, TAPS_NAME) : NULL;
     if (!down) return NULL;
@@ -363,10 +377,7 @@ static PyObject *scale_by(PyObject *args, int avx2) {
     }
     Py_BEGIN_ALLOW_THREADS
     const int32_t add = (int32_t)((offset + 0.5) * (1 << ROUND_BITS)) + across->unit * 32768;
-#ifdef AVX2
-    if (avx2) shrink_avx2(from, across, down, add, to, row);
-#endif
-    if (!avx2) shrink_plain(from, across, down, add, to, row);
+    (fastest ? best : &plain)->shrink(from, across, down, add, to, row);
     Py_END_ALLOW_THREADS
     PyMem_Free(row);
     result = Py_NewRef(Py_None);
@@ -377,11 +388,12 @@ release:
     return result;
 }
 
-static PyObject *stretch_by(PyObject *args, int avx2) {
+static PyObject *py_stretch(PyObject *self, PyObject *args) {
+    int fastest = 1;
+    (void)self;
     PyObject *from_object, *to_object, *result = NULL;
     double factor, offset;
-    (void)avx2;
-    if (!PyArg_ParseTuple(args, "OddO", &from_object, &factor, &offset, &to_object)) return NULL;
+    if (!PyArg_ParseTuple(args, "OddO|p", &from_object, &factor, &offset, &to_object, &fastest)) return NULL;
     const double scaled = round(factor * (1 << 15)), less = ceil((-offset - 0.5) * (1 << STRETCH_BITS));
     Py_buffer from_view, to_view;
     Plane from, to;
@@ -391,12 +403,8 @@ static PyObject *stretch_by(PyObject *args, int avx2) {
         PyErr_SetString(PyExc_ValueError, "the planes are of different sizes, or the range is no narrower one");
         goto release_both;
     }
-    Stretched *stretched = stretched_plain;
-#ifdef AVX2
-    if (avx2) stretched = stretched_avx2;
-#endif
     Py_BEGIN_ALLOW_THREADS
-    stretch_rows(from, (uint16_t)scaled, (uint16_t)less, to, stretched);
+    (fastest ? best : &plain)->stretch(from, (uint16_t)scaled, (uint16_t)less, to);
     Py_END_ALLOW_THREADS
     result = Py_NewRef(Py_None);
 release_both:
@@ -406,9 +414,11 @@ release:
     return result;
 }
 
-static PyObject *rgb_by(PyObject *args, int avx2) {
+static PyObject *py_rgb(PyObject *self, PyObject *args) {
+    int fastest = 1;
+    (void)self;
     PyObject *objects[3], *out_object, *result = NULL;
-    if (!PyArg_ParseTuple(args, "OOOO", &objects[0], &objects[1], &objects[2], &out_object)) return NULL;
+    if (!PyArg_ParseTuple(args, "OOOO|p", &objects[0], &objects[1], &objects[2], &out_object, &fastest)) return NULL;
     Py_buffer views[3], out;
     Plane planes[3];
     int held = 0;
@@ -426,10 +436,7 @@ static PyObject *rgb_by(PyObject *args, int avx2) {
         goto release_all;
     }
     Py_BEGIN_ALLOW_THREADS
-#ifdef AVX2
-    if (avx2) colour_avx2(y, u, v, out.buf, rows);
-#endif
-    if (!avx2) colour_plain(y, u, v, out.buf, rows);
+    (fastest ? best : &plain)->colour(y, u, v, out.buf, rows);
     Py_END_ALLOW_THREADS
     PyMem_Free(rows);
     result = Py_NewRef(Py_None);
@@ -440,61 +447,31 @@ release:
     return result;
 }
 
-PyDoc_STRVAR(scale_doc, "scale(plane, across, down, offset, out) -> None\n\n"
+PyDoc_STRVAR(scale_doc, "scale(plane, across, down, offset, out, fastest=True) -> None\n\n"
                         "A plane, uint8 (H, W), into `out`, of at most as many columns and rows as there are taps `across` (unit: 16384\n"
-                        "times the factor of the range) and `down` (unit 65535). `offset` is added to every sample.\n"
+                        "times the factor of the range) and `down` (unit 65535). `offset` is added to every sample. Unless `fastest` the plain\n"
+                        "C is taken, on every processor.\n"
                         "Raises: ValueError for planes of another size than the taps', TypeError or BufferError for what is no plane.");
-PyDoc_STRVAR(stretch_doc, "stretch(plane, factor, offset, out) -> None\n\n"
+PyDoc_STRVAR(stretch_doc, "stretch(plane, factor, offset, out, fastest=True) -> None\n\n"
                           "factor * plane + offset, rounded and kept within 0 to 255, of uint8 (H, W) planes: of 0 <= factor < 2 and\n"
-                          "offset <= -0.5, as a limited range needs them. Raises: as scale does.");
-PyDoc_STRVAR(rgb_doc, "rgb(y, u, v, out) -> None\n\n"
+                          "offset <= -0.5, as a limited range needs them. The rest as in scale.");
+PyDoc_STRVAR(rgb_doc, "rgb(y, u, v, out, fastest=True) -> None\n\n"
                       "Planes of one 4:2:0 picture in the range of JPEG, uint8 (H, W) and twice (ceil(H/2), ceil(W/2)), into `out`,\n"
-                      "uint8 (H, W, 3): the pixels of OpenCV's INTER_LINEAR and YCrCb2RGB. Raises: as scale does.");
-PyDoc_STRVAR(plain_doc, "The same without AVX2.");
+                      "uint8 (H, W, 3): the pixels of OpenCV's INTER_LINEAR and YCrCb2RGB. The rest as in scale.");
 
-static PyObject *scale(PyObject *self, PyObject *args) {
-    (void)self;
-    return scale_by(args, has_avx2());
-}
-
-static PyObject *scale_plain(PyObject *self, PyObject *args) {
-    (void)self;
-    return scale_by(args, 0);
-}
-
-static PyObject *stretch(PyObject *self, PyObject *args) {
-    (void)self;
-    return stretch_by(args, has_avx2());
-}
-
-static PyObject *stretch_plain(PyObject *self, PyObject *args) {
-    (void)self;
-    return stretch_by(args, 0);
-}
-
-static PyObject *rgb(PyObject *self, PyObject *args) {
-    (void)self;
-    return rgb_by(args, has_avx2());
-}
-
-static PyObject *rgb_plain(PyObject *self, PyObject *args) {
-    (void)self;
-    return rgb_by(args, 0);
-}
-
-static PyMethodDef methods[] = {{"taps", taps, METH_VARARGS, taps_doc},
-                                {"scale", scale, METH_VARARGS, scale_doc},
-                                {"scale_plain", scale_plain, METH_VARARGS, plain_doc},
-                                {"stretch", stretch, METH_VARARGS, stretch_doc},
-                                {"stretch_plain", stretch_plain, METH_VARARGS, plain_doc},
-                                {"rgb", rgb, METH_VARARGS, rgb_doc},
-                                {"rgb_plain", rgb_plain, METH_VARARGS, plain_doc},
+static PyMethodDef methods[] = {{"taps", py_taps, METH_VARARGS, taps_doc},
+                                {"scale", py_scale, METH_VARARGS, scale_doc},
+                                {"stretch", py_stretch, METH_VARARGS, stretch_doc},
+                                {"rgb", py_rgb, METH_VARARGS, rgb_doc},
                                 {NULL, NULL, 0, NULL}};
 
 static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "_planes", NULL, 0, methods, NULL, NULL, NULL, NULL};
 
 PyMODINIT_FUNC PyInit__planes(void) {
+#ifdef AVX2
+    if (__builtin_cpu_supports("avx2")) best = &avx2;
+#endif
     PyObject *made = PyModule_Create(&module);
-    if (made && PyModule_AddIntConstant(made, "AVX2", has_avx2()) < 0) Py_CLEAR(made);
+    if (made && PyModule_AddIntConstant(made, "AVX2", best != &plain) < 0) Py_CLEAR(made);
     return made;
 }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -20,11 +19,9 @@ from tests.ingest.videos import make_video
 
 needs_build = pytest.mark.skipif(not scaling.COMPILED, reason="installed without a compiler")
 if scaling.COMPILED:
-    from ingest._planes import rgb, rgb_plain, scale, scale_plain, stretch, stretch_plain, taps
+    from ingest._planes import rgb, scale, stretch, taps
 
-    SCALES, STRETCHES, RGBS = [scale, scale_plain], [stretch, stretch_plain], [rgb, rgb_plain]
-else:
-    SCALES = STRETCHES = RGBS = []
+both_builds = pytest.mark.parametrize("fastest", [True, False])
 
 UNIT, SUM_DOWN = 1 << 14, 0xFFFF
 SIZES = [
@@ -47,7 +44,7 @@ def mean_of_area(source: int, target: int) -> np.ndarray:
 
 
 def shrunk(
-    scaled: Callable, plane: np.ndarray, size: tuple[int, int], factor: float = 1.0, offset: float = 0.0, gap: int = 0
+    fastest: bool, plane: np.ndarray, size: tuple[int, int], factor: float = 1.0, offset: float = 0.0, gap: int = 0
 ) -> np.ndarray:
     height, width = plane.shape
     if gap:
@@ -55,7 +52,7 @@ def shrunk(
     across = taps(width, size[0], round(UNIT * factor), size[0])
     down = taps(height, size[1], SUM_DOWN, size[1])
     out = np.full((size[1], size[0] + gap), 77, np.uint8)
-    scaled(plane, across, down, offset, out[:, : size[0]])
+    scale(plane, across, down, offset, out[:, : size[0]], fastest)
     assert (out[:, size[0] :] == 77).all()
     return out[:, : size[0]]
 
@@ -64,11 +61,11 @@ def shrunk(
 @pytest.mark.parametrize("gap", [0, 13])
 @pytest.mark.parametrize(("factor", "offset"), [(1.0, 0.0), (255 / 219, -16 * 255 / 219)])
 @pytest.mark.parametrize(("source", "target"), SIZES, ids=str)
-@pytest.mark.parametrize("scaled", SCALES)
-def test_every_pixel_is_the_mean_of_what_it_covers(scaled, source, target, factor, offset, gap) -> None:
+@both_builds
+def test_every_pixel_is_the_mean_of_what_it_covers(fastest, source, target, factor, offset, gap) -> None:
     plane = np.random.default_rng(0).integers(0, 256, source[::-1], np.uint8)
     true = mean_of_area(source[1], target[1]) @ plane @ mean_of_area(source[0], target[0]).T
-    off = shrunk(scaled, plane, target, factor, offset, gap) - np.clip(factor * true + offset, 0, 255)
+    off = shrunk(fastest, plane, target, factor, offset, gap) - np.clip(factor * true + offset, 0, 255)
     assert np.abs(off).max() < 0.53  # 0.5 is rounding
     assert abs(off.mean()) < 0.06 or off.size < 500
 
@@ -76,9 +73,9 @@ def test_every_pixel_is_the_mean_of_what_it_covers(scaled, source, target, facto
 @needs_build
 @pytest.mark.parametrize("value", [0, 1, 127, 128, 254, 255])
 @pytest.mark.parametrize(("source", "target"), SIZES, ids=str)
-@pytest.mark.parametrize("scaled", SCALES)
-def test_a_flat_plane_stays_as_it_is(scaled, source, target, value) -> None:
-    assert (shrunk(scaled, np.full(source[::-1], value, np.uint8), target) == value).all()
+@both_builds
+def test_a_flat_plane_stays_as_it_is(fastest, source, target, value) -> None:
+    assert (shrunk(fastest, np.full(source[::-1], value, np.uint8), target) == value).all()
 
 
 @needs_build
@@ -92,24 +89,24 @@ def test_enlarging_and_more_than_a_third_are_refused(source: int, target: int) -
 @pytest.mark.parametrize(("source", "target"), SIZES, ids=str)
 def test_both_builds_give_the_same(source, target) -> None:
     plane = np.random.default_rng(1).integers(0, 256, source[::-1], np.uint8)
-    one, other = (shrunk(each, plane, target, 255 / 224, 128 - 128 * 255 / 224) for each in SCALES)
+    one, other = (shrunk(each, plane, target, 255 / 224, 128 - 128 * 255 / 224) for each in (True, False))
     assert (one == other).all()
 
 
 @needs_build
-@pytest.mark.parametrize("scaled", SCALES)
-def test_pixels_beyond_the_target_are_as_the_last_one(scaled) -> None:
+@both_builds
+def test_pixels_beyond_the_target_are_as_the_last_one(fastest) -> None:
     plane = np.random.default_rng(2).integers(0, 256, (255, 341), np.uint8)
     out = np.empty((112, 150), np.uint8)
-    scaled(plane, taps(341, 149, UNIT, 150), taps(255, 111, SUM_DOWN, 112), 0.0, out)
-    assert (out[:111, :149] == shrunk(scaled, plane, (149, 111))).all()
+    scale(plane, taps(341, 149, UNIT, 150), taps(255, 111, SUM_DOWN, 112), 0.0, out, fastest)
+    assert (out[:111, :149] == shrunk(fastest, plane, (149, 111))).all()
     assert (out[:, 149] == out[:, 148]).all()
     assert (out[111] == out[110]).all()
 
 
 @needs_build
-@pytest.mark.parametrize("scaled", SCALES)
-def test_nothing_is_read_behind_the_last_row(scaled) -> None:
+@both_builds
+def test_nothing_is_read_behind_the_last_row(fastest) -> None:
     """The picture ends where its memory ends: behind it is a page that may not be read."""
     page = mmap.PAGESIZE
     memory = mmap.mmap(-1, 2 * page)
@@ -120,34 +117,34 @@ def test_nothing_is_read_behind_the_last_row(scaled) -> None:
         plane = np.frombuffer(memory, np.uint8, height * width, page - height * width).reshape(height, width)
         plane[:] = np.random.default_rng(width).integers(0, 256, plane.shape, np.uint8)
         half = (width // 2, height // 2)
-        assert (shrunk(scaled, plane, half) == shrunk(scaled, plane.copy(), half)).all()
+        assert (shrunk(fastest, plane, half) == shrunk(fastest, plane.copy(), half)).all()
 
 
 @needs_build
-@pytest.mark.parametrize("scaled", SCALES)
-def test_what_does_not_fit_is_refused(scaled) -> None:
+@both_builds
+def test_what_does_not_fit_is_refused(fastest) -> None:
     plane, out = np.zeros((10, 10), np.uint8), np.zeros((5, 5), np.uint8)
     good = (plane, taps(10, 5, UNIT, 5), taps(10, 5, SUM_DOWN, 5), 0.0, out)
-    scaled(*good)
+    scale(*good, fastest)
     for place, wrong in (
         (0, np.zeros((10, 9), np.uint8)), (0, np.zeros((11, 10), np.uint8)), (1, taps(12, 5, UNIT, 5)), (1, taps(10, 4, UNIT, 4)),
         (2, taps(10, 5, UNIT, 5)), (2, taps(11, 5, SUM_DOWN, 5)), (3, 1e9), (3, float("nan")), (4, np.zeros((6, 5), np.uint8)),
         (4, np.zeros((5, 6), np.uint8)),
     ):  # fmt: skip
         with pytest.raises(ValueError, match="another size"):
-            scaled(*good[:place], wrong, *good[place + 1 :])
+            scale(*good[:place], wrong, *good[place + 1 :], fastest)
     column, row = (
         as_strided(plane, (10, 1), (10, 7)),
         as_strided(plane, (1, 10), (3, 1)),
     )  # What one has no step of is no matter.
-    scaled(column, taps(1, 1, UNIT, 1), good[2], 0.0, out[:, :1])
-    scaled(row, good[1], taps(1, 1, SUM_DOWN, 1), 0.0, out[:1])
+    scale(column, taps(1, 1, UNIT, 1), good[2], 0.0, out[:, :1], fastest)
+    scale(row, good[1], taps(1, 1, SUM_DOWN, 1), 0.0, out[:1], fastest)
     for wrong in (plane.T, plane[::-1], plane[:, ::2], plane.astype(np.uint16), plane[0], plane[:0], plane[None]):
         with pytest.raises(ValueError, match="a plane is uint8"):
-            scaled(wrong, *good[1:])
+            scale(wrong, *good[1:], fastest)
     for place, wrong in ((0, 3), (1, b""), (1, None), (2, "taps"), (4, bytes(25))):
         with pytest.raises((BufferError, TypeError, ValueError)):
-            scaled(*good[:place], wrong, *good[place + 1 :])
+            scale(*good[:place], wrong, *good[place + 1 :], fastest)
 
 
 RANGES = [(255 / 219, -16 * 255 / 219), (255 / 224, 128 - 128 * 255 / 224 - 1e-3)]  # of brightness, of colours
@@ -156,23 +153,23 @@ RANGES = [(255 / 219, -16 * 255 / 219), (255 / 224, 128 - 128 * 255 / 224 - 1e-3
 @needs_build
 @pytest.mark.parametrize(("factor", "offset"), RANGES)
 @pytest.mark.parametrize("shape", [(1, 256), (256, 1), (8, 32), (7, 33), (5, 95), (3, 31)], ids=str)
-@pytest.mark.parametrize("stretched", STRETCHES)
-def test_every_sample_is_stretched_as_opencv_does(stretched, shape, factor, offset) -> None:
+@both_builds
+def test_every_sample_is_stretched_as_opencv_does(fastest, shape, factor, offset) -> None:
     """To the last bit, so that stores do not depend on what was built."""
     height, width = shape
     plane = np.resize(np.arange(256, dtype=np.uint8), (height, width + 5))
     for first in range(0, 256, 32):
         part = (plane + np.uint8(first))[:, :width]
         out = np.full((height, width + 3), 77, np.uint8)
-        stretched(part, factor, offset, out[:, :width])
+        stretch(part, factor, offset, out[:, :width], fastest)
         assert (out[:, :width] == np.clip(np.rint(factor * part.astype(float) + offset), 0, 255)).all()
         assert (out[:, :width] == cv2.addWeighted(part, factor, part, 0, offset)).all()
         assert (out[:, width:] == 77).all()
 
 
 @needs_build
-@pytest.mark.parametrize("stretched", STRETCHES)
-def test_a_range_that_is_no_narrower_one_is_refused(stretched) -> None:
+@both_builds
+def test_a_range_that_is_no_narrower_one_is_refused(fastest) -> None:
     plane = np.zeros((3, 40), np.uint8)
     for factor, offset in (
         (2.0, -1.0),
@@ -183,31 +180,31 @@ def test_a_range_that_is_no_narrower_one_is_refused(stretched) -> None:
         (1.0, float("nan")),
     ):
         with pytest.raises(ValueError, match="no narrower one"):
-            stretched(plane, factor, offset, np.empty_like(plane))
+            stretch(plane, factor, offset, np.empty_like(plane), fastest)
     with pytest.raises(ValueError, match="different sizes"):
-        stretched(plane, *RANGES[0], np.empty((3, 41), np.uint8))
+        stretch(plane, *RANGES[0], np.empty((3, 41), np.uint8), fastest)
 
 
 @needs_build
 @pytest.mark.parametrize("size", [(340, 256), (341, 255), (7, 5), (1, 1), (2, 1), (1, 2), (16, 1), (37, 3)], ids=str)
-@pytest.mark.parametrize("coloured", RGBS)
-def test_rgb_is_that_of_opencv(monkeypatch: pytest.MonkeyPatch, coloured, size) -> None:
+@both_builds
+def test_rgb_is_that_of_opencv(monkeypatch: pytest.MonkeyPatch, fastest, size) -> None:
     """To the last bit, so that arrays do not depend on what was built."""
     width, height = size
     monkeypatch.setattr(scaling, "COMPILED", False)
     for seed in range(3):
         y, u, v = planes_420(width, height, seed)
         out = np.empty((height, width, 3), np.uint8)
-        coloured(y, u, v, out)
+        rgb(y, u, v, out, fastest)
         assert (out == to_rgb(y, u, v)).all()
     grey = np.full_like(u, 128)
-    coloured(y, grey, grey, out)
+    rgb(y, grey, grey, out, fastest)
     assert (out == y[..., None]).all()
 
 
 @needs_build
-@pytest.mark.parametrize("coloured", RGBS)
-def test_rgb_of_every_colour(coloured) -> None:
+@both_builds
+def test_rgb_of_every_colour(fastest) -> None:
     """Flat pictures of each pair of colours: as OpenCV has them, none runs over."""
     colours = np.arange(0, 256, 5, np.uint8)
     for y in (0, 90, 255):
@@ -215,23 +212,23 @@ def test_rgb_of_every_colour(coloured) -> None:
             plane = np.full((2, 2 * len(colours)), y, np.uint8)
             us, vs = np.full((1, len(colours)), u, np.uint8), colours[None]
             out = np.empty((2, 2 * len(colours), 3), np.uint8)
-            coloured(plane, us, vs, out)
+            rgb(plane, us, vs, out, fastest)
             wide = cv2.resize(vs, (2 * len(colours), 2), interpolation=cv2.INTER_LINEAR)
             true = cv2.cvtColor(cv2.merge([plane, wide, np.full_like(wide, u)]), cv2.COLOR_YCrCb2RGB)
             assert (out == true).all()
 
 
 @needs_build
-@pytest.mark.parametrize("coloured", RGBS)
-def test_rgb_of_planes_that_do_not_belong_together_is_refused(coloured) -> None:
+@both_builds
+def test_rgb_of_planes_that_do_not_belong_together_is_refused(fastest) -> None:
     y, u, v = planes_420(7, 5, 0)
     good = (y, u, v, np.empty((5, 7, 3), np.uint8))
-    coloured(*good)
+    rgb(*good, fastest)
     for place, wrong in ((0, y[:, :6]), (0, y[:4]), (1, u[:2]), (2, v[:, :3]), (3, np.empty((5, 8, 3), np.uint8))):
         with pytest.raises(ValueError, match=r"not of one|row below row"):
-            coloured(*good[:place], wrong, *good[place + 1 :])
+            rgb(*good[:place], wrong, *good[place + 1 :], fastest)
     with pytest.raises((BufferError, ValueError)):
-        coloured(*good[:3], np.empty((5, 3, 7), np.uint8).transpose(0, 2, 1))
+        rgb(*good[:3], np.empty((5, 3, 7), np.uint8).transpose(0, 2, 1), fastest)
 
 
 def planes_420(width: int, height: int, seed: int) -> list[np.ndarray]:
