@@ -4,7 +4,7 @@
  * By area: every pixel of the target is the mean of what it covers of the source, each source pixel weighted by how much of it
  * lies there. Range and offset of the samples change on the way, at no cost. swscale's pixels are a little off these.
  *
- * Everything is there in plain C and for AVX2, with the same results to the last bit.
+ * Everything is there in plain C, and what takes time for x86 with AVX2 and AVX-512 too, with the same results to the last bit.
  */
 
 #define PY_SSIZE_T_CLEAN
@@ -16,6 +16,7 @@
 #if defined(__x86_64__) && defined(__GNUC__)
 #include <immintrin.h>
 #define AVX2 __attribute__((target("avx2")))
+#define AVX512 __attribute__((target("avx2,avx512f,avx512bw")))
 #endif
 
 #if defined(__GNUC__)
@@ -24,13 +25,14 @@
 #define INLINE static inline
 #endif
 
-enum { TAPS = 4, ACROSS_BITS = 14, ROUND_BITS = ACROSS_BITS + 8, DOWN_UNIT = 0xFFFF, BLOCK = 32 };
+enum { TAPS = 4, ACROSS_BITS = 14, ROUND_BITS = ACROSS_BITS + 8, DOWN_UNIT = 0xFFFF, GROUP = 8, WINDOW = 32 };
 
-/* What the rows or columns of the target take of `source` pixels: from firsts[i] on, TAPS weights each, that sum to `unit`. */
+/* What the rows or columns of the target take of `source` pixels: from firsts[i] on, TAPS weights each, that sum to `unit`. All
+ * that a group of GROUP takes lies within WINDOW pixels of its first one; `picks` are the places therein. */
 typedef struct {
     Py_ssize_t source, count;
     int32_t unit;
-    uint16_t *weights;
+    uint16_t *weights, *picks;
     int32_t firsts[];
 } Taps;
 
@@ -47,13 +49,15 @@ INLINE uint8_t clipped(int32_t value) {
 /* Smaller by area */
 
 /* Means of `count` rows of `width` samples, in 256ths, less 32768; `weights` sum to 65535. */
-INLINE void mean_of_rows(const uint8_t *restrict rows, Py_ssize_t stride, const uint16_t *restrict weights, int count,
-                         Py_ssize_t width, int16_t *restrict out) {
-    for (Py_ssize_t x = 0; x < width; x++) {
-        uint16_t sum = 0x8000;
-        for (int k = 0; k < count; k++)
-            sum += (uint16_t)((uint32_t)(uint16_t)(rows[k * stride + x] << 8) * (uint32_t)weights[k] >> 16);
-        out[x] = (int16_t)sum;
+typedef void Means(const uint8_t *rows, Py_ssize_t stride, const uint16_t *weights, int count, Py_ssize_t width, int16_t *out);
+
+static void means_plain(const uint8_t *restrict rows, Py_ssize_t stride, const uint16_t *weights, int count, Py_ssize_t width,
+                        int16_t *restrict out) {
+    for (Py_ssize_t x = 0; x < width; x++) out[x] = -32768;
+    for (int k = 0; k < count; k++, rows += stride) {
+        const uint32_t weight = weights[k];
+        for (Py_ssize_t x = 0; x < width; x++)
+            out[x] = (int16_t)(out[x] + (uint16_t)((uint32_t)(uint16_t)(rows[x] << 8) * weight >> 16));
     }
 }
 
@@ -70,27 +74,18 @@ static void along_plain(const int16_t *restrict row, const Taps *taps, int32_t o
     }
 }
 
-INLINE void shrink(Plane from, const Taps *across, const Taps *down, int32_t offset, Plane to, int16_t *row, Along *along) {
+INLINE void shrink(Plane from, const Taps *across, const Taps *down, int32_t offset, Plane to, int16_t *row, Means *means,
+                   Along *along) {
     for (Py_ssize_t y = 0; y < to.height; y++) {
         const uint16_t *weights = down->weights + TAPS * y;
-        const uint8_t *rows = from.data + down->firsts[y] * from.stride;
-        /* In whole blocks, which is quicker, where rows are padded: what is in the padding does no harm. */
-        const Py_ssize_t whole = (from.width + BLOCK - 1) / BLOCK * BLOCK;
         const int count = weights[3] ? 4 : weights[2] ? 3 : weights[1] ? 2 : 1;
-        const int last = down->firsts[y] + count == from.height;
-        const Py_ssize_t width = last ? from.width : whole < from.stride ? whole : from.stride;
-        switch (count) { /* a loop for each: the compiler makes vectors of it */
-        case 1: mean_of_rows(rows, from.stride, weights, 1, width, row); break;
-        case 2: mean_of_rows(rows, from.stride, weights, 2, width, row); break;
-        case 3: mean_of_rows(rows, from.stride, weights, 3, width, row); break;
-        default: mean_of_rows(rows, from.stride, weights, 4, width, row);
-        }
+        means(from.data + down->firsts[y] * from.stride, from.stride, weights, count, from.width, row);
         along(row, across, offset, to.data + y * to.stride, to.width);
     }
 }
 
 static void shrink_plain(Plane from, const Taps *across, const Taps *down, int32_t offset, Plane to, int16_t *row) {
-    shrink(from, across, down, offset, to, row, along_plain);
+    shrink(from, across, down, offset, to, row, means_plain, along_plain);
 }
 
 /* Range */
@@ -173,35 +168,82 @@ static void colour_plain(Plane y, Plane u, Plane v, uint8_t *out, uint16_t *rows
 
 #ifdef AVX2
 
+AVX2 static void means_avx2(const uint8_t *rows, Py_ssize_t stride, const uint16_t *weights, int count, Py_ssize_t width,
+                            int16_t *out) {
+    if (width < 32) {
+        means_plain(rows, stride, weights, count, width, out);
+        return;
+    }
+    const __m256i zero = _mm256_setzero_si256(), bias = _mm256_set1_epi16((short)0x8000);
+    __m256i by[TAPS];
+    for (int k = 0; k < count; k++) by[k] = _mm256_set1_epi16((short)weights[k]);
+    for (Py_ssize_t x = 0; x < width; x += 32) {
+        if (x > width - 32) x = width - 32; /* the last ones, some of them again */
+        __m256i low = bias, high = bias; /* of each half: its first eight, its last eight */
+        for (int k = 0; k < count; k++) {
+            const __m256i samples = _mm256_loadu_si256((const __m256i *)(rows + k * stride + x));
+            low = _mm256_add_epi16(low, _mm256_mulhi_epu16(_mm256_unpacklo_epi8(zero, samples), by[k]));
+            high = _mm256_add_epi16(high, _mm256_mulhi_epu16(_mm256_unpackhi_epi8(zero, samples), by[k]));
+        }
+        _mm256_storeu_si256((__m256i *)(out + x), _mm256_permute2x128_si256(low, high, 0x20));
+        _mm256_storeu_si256((__m256i *)(out + x + 16), _mm256_permute2x128_si256(low, high, 0x31));
+    }
+}
+
+/* Pixels x to x + 7 of the target. */
+AVX2 INLINE void eight_along_avx2(const int16_t *row, const Taps *taps, __m256i offset, Py_ssize_t x, uint8_t *out) {
+    const int32_t *first = taps->firsts + x;
+    const __m256i *weights = (const __m256i *)(taps->weights + TAPS * x);
+    __m256i products[2]; /* of four targets each: four products, summed two by two */
+    for (int i = 0; i < 2; i++, first += 4) {
+        const __m128i a = _mm_loadl_epi64((const __m128i *)(row + first[0]));
+        const __m128i c = _mm_loadl_epi64((const __m128i *)(row + first[2]));
+        const __m128 ab = _mm_loadh_pi(_mm_castsi128_ps(a), (const __m64 *)(row + first[1]));
+        const __m128 cd = _mm_loadh_pi(_mm_castsi128_ps(c), (const __m64 *)(row + first[3]));
+        const __m256 four = _mm256_insertf128_ps(_mm256_castps128_ps256(ab), cd, 1);
+        products[i] = _mm256_madd_epi16(_mm256_castps_si256(four), _mm256_loadu_si256(weights + i));
+    }
+    const __m256i sums = _mm256_hadd_epi32(products[0], products[1]); /* of targets 0 1 4 5, 2 3 6 7 */
+    const __m256i means = _mm256_srai_epi32(_mm256_add_epi32(sums, offset), ROUND_BITS);
+    const __m128i low = _mm256_castsi256_si128(means), high = _mm256_extracti128_si256(means, 1);
+    const __m128i words = _mm_packs_epi32(_mm_unpacklo_epi64(low, high), _mm_unpackhi_epi64(low, high));
+    _mm_storel_epi64((__m128i *)(out + x), _mm_packus_epi16(words, words));
+}
+
 AVX2 static void along_avx2(const int16_t *row, const Taps *taps, int32_t offset, uint8_t *out, Py_ssize_t count) {
-    if (count < 8) {
+    if (count < GROUP) {
         along_plain(row, taps, offset, out, count);
         return;
     }
     const __m256i add = _mm256_set1_epi32(offset);
-    for (Py_ssize_t x = 0; x < count; x += 8) {
-        if (x > count - 8) x = count - 8; /* the last eight, some of them again */
-        const int32_t *first = taps->firsts + x;
-        const __m256i *weights = (const __m256i *)(taps->weights + TAPS * x);
-        __m256i products[2]; /* of four targets each: four products, summed two by two */
-        for (int i = 0; i < 2; i++, first += 4) {
-            const __m128i a = _mm_loadl_epi64((const __m128i *)(row + first[0]));
-            const __m128i c = _mm_loadl_epi64((const __m128i *)(row + first[2]));
-            const __m128 ab = _mm_loadh_pi(_mm_castsi128_ps(a), (const __m64 *)(row + first[1]));
-            const __m128 cd = _mm_loadh_pi(_mm_castsi128_ps(c), (const __m64 *)(row + first[3]));
-            const __m256 four = _mm256_insertf128_ps(_mm256_castps128_ps256(ab), cd, 1);
-            products[i] = _mm256_madd_epi16(_mm256_castps_si256(four), _mm256_loadu_si256(weights + i));
-        }
-        const __m256i sums = _mm256_hadd_epi32(products[0], products[1]); /* of targets 0 1 4 5, 2 3 6 7 */
-        const __m256i means = _mm256_srai_epi32(_mm256_add_epi32(sums, add), ROUND_BITS);
-        const __m128i low = _mm256_castsi256_si128(means), high = _mm256_extracti128_si256(means, 1);
-        const __m128i words = _mm_packs_epi32(_mm_unpacklo_epi64(low, high), _mm_unpackhi_epi64(low, high));
-        _mm_storel_epi64((__m128i *)(out + x), _mm_packus_epi16(words, words));
-    }
+    for (Py_ssize_t x = 0; x + GROUP <= count; x += GROUP) eight_along_avx2(row, taps, add, x, out);
+    if (count % GROUP) eight_along_avx2(row, taps, add, count - GROUP, out); /* the last ones, some of them again */
 }
 
 AVX2 static void shrink_avx2(Plane from, const Taps *across, const Taps *down, int32_t offset, Plane to, int16_t *row) {
-    shrink(from, across, down, offset, to, row, along_avx2);
+    shrink(from, across, down, offset, to, row, means_avx2, along_avx2);
+}
+
+AVX512 static void along_avx512(const int16_t *row, const Taps *taps, int32_t offset, uint8_t *out, Py_ssize_t count) {
+    if (count < GROUP) {
+        along_plain(row, taps, offset, out, count);
+        return;
+    }
+    const __m512i add = _mm512_set1_epi32(offset), zero = _mm512_setzero_si512();
+    for (Py_ssize_t x = 0; x + GROUP <= count; x += GROUP) {
+        const __m512i window = _mm512_loadu_si512(row + taps->firsts[x]);
+        const __m512i taken = _mm512_permutexvar_epi16(_mm512_loadu_si512(taps->picks + TAPS * x), window);
+        const __m512i pairs = _mm512_madd_epi16(taken, _mm512_loadu_si512(taps->weights + TAPS * x));
+        const __m512i sums = _mm512_add_epi32(_mm512_add_epi32(pairs, _mm512_srli_epi64(pairs, 32)), add);
+        const __m512i means = _mm512_srai_epi32(sums, ROUND_BITS); /* every second one is of a target */
+        const __m512i alone = _mm512_maskz_max_epi32(0x5555, means, zero);
+        _mm_storel_epi64((__m128i *)(out + x), _mm512_cvtusepi64_epi8(alone));
+    }
+    if (count % GROUP) eight_along_avx2(row, taps, _mm256_set1_epi32(offset), count - GROUP, out);
+}
+
+AVX512 static void shrink_avx512(Plane from, const Taps *across, const Taps *down, int32_t offset, Plane to, int16_t *row) {
+    shrink(from, across, down, offset, to, row, means_avx2, along_avx512);
 }
 
 AVX2 static void stretched_avx2(const uint8_t *row, uint16_t factor, uint16_t less, Py_ssize_t width, uint8_t *out) {
@@ -282,19 +324,29 @@ AVX2 static void colour_avx2(Plane y, Plane u, Plane v, uint8_t *out, uint16_t *
 
 #endif
 
-/* The builds of one processor. */
+/* What there is for one kind of processor. */
 typedef struct {
     void (*shrink)(Plane from, const Taps *across, const Taps *down, int32_t offset, Plane to, int16_t *row);
     void (*stretch)(Plane from, uint16_t factor, uint16_t less, Plane to);
     void (*colour)(Plane y, Plane u, Plane v, uint8_t *out, uint16_t *rows);
 } Build;
 
-static const Build plain = {shrink_plain, stretch_plain, colour_plain};
-static const Build *best = &plain; /* of this processor, once the module has begun */
-
+static const Build builds[] = {
+    {shrink_plain, stretch_plain, colour_plain},
 #ifdef AVX2
-static const Build avx2 = {shrink_avx2, stretch_avx2, colour_avx2};
+    {shrink_avx2, stretch_avx2, colour_avx2},
+    {shrink_avx512, stretch_avx2, colour_avx2},
 #endif
+};
+static int best = 0; /* of this processor, once the module has begun */
+
+static int best_build(void) {
+#ifdef AVX2
+    if (__builtin_cpu_supports("avx512bw")) return 2;
+    if (__builtin_cpu_supports("avx2")) return 1;
+#endif
+    return 0;
+}
 
 /* For Python */
 
@@ -316,10 +368,10 @@ static PyObject *py_taps(PyObject *self, PyObject *args) {
         PyErr_SetString(PyExc_ValueError, "scaled is down to a third at most, with a unit of 1 to 65535");
         return NULL;
     }
-    Taps *made = PyMem_Calloc(1, sizeof *made + (size_t)count * (sizeof *made->firsts + TAPS * sizeof *made->weights));
+    Taps *made = PyMem_Calloc(1, sizeof *made + (size_t)count * (sizeof *made->firsts + 2 * TAPS * sizeof *made->weights));
     if (!made) return PyErr_NoMemory();
     made->source = source, made->count = count, made->unit = unit;
-    made->weights = (uint16_t *)(made->firsts + count);
+    made->weights = (uint16_t *)(made->firsts + count), made->picks = made->weights + TAPS * count;
     for (int64_t i = 0; i < count; i++) {
         /* In units of 1 / target of a source pixel: from i * source, as long as `source`. */
         const int64_t begin = (i < target ? i : target - 1) * source, end = begin + source;
@@ -332,10 +384,19 @@ static PyObject *py_taps(PyObject *self, PyObject *args) {
             made->weights[TAPS * i + k] = (uint16_t)(so_far - given);
             given = so_far;
         }
+        for (int k = 0; k < TAPS; k++)
+            made->picks[TAPS * i + k] = (uint16_t)(made->firsts[i] - made->firsts[i / GROUP * GROUP] + k);
     }
     PyObject *capsule = PyCapsule_New(made, TAPS_NAME, free_taps);
     if (!capsule) PyMem_Free(made);
     return capsule;
+}
+
+/* Whether this processor runs a build; an error if not. */
+static int has(int build) {
+    if (build >= 0 && build <= best) return 1;
+    PyErr_Format(PyExc_ValueError, "builds here are 0 to %d", best);
+    return 0;
 }
 
 /* An object's samples, uint8 (H, W), rows not packed; 0 and an error if it has none. To be released if not. */
@@ -353,11 +414,11 @@ static int plane_of(PyObject *object, int writable, Py_buffer *view, Plane *plan
 }
 
 static PyObject *py_scale(PyObject *self, PyObject *args) {
-    int fastest = 1;
+    int build = best;
     (void)self;
     PyObject *from_object, *across_object, *down_object, *to_object, *result = NULL;
     double offset;
-    if (!PyArg_ParseTuple(args, "OOOdO|p", &from_object, &across_object, &down_object, &offset, &to_object, &fastest)) return NULL;
+    if (!PyArg_ParseTuple(args, "OOOdO|i", &from_object, &across_object, &down_object, &offset, &to_object, &build) || !has(build)) return NULL;
     const Taps *across = PyCapsule_GetPointer(across_object, TAPS_NAME);
     const Taps *down = across ? PyCapsule_GetPointer(down_object, TAPS_NAME) : NULL;
     if (!down) return NULL;
@@ -370,14 +431,14 @@ static PyObject *py_scale(PyObject *self, PyObject *args) {
         PyErr_SetString(PyExc_ValueError, "the taps are for planes of another size, or the range is too large");
         goto release_both;
     }
-    int16_t *row = PyMem_Calloc((size_t)from.width + BLOCK + TAPS, sizeof *row); /* taps of no weight may lie past its end */
+    int16_t *row = PyMem_Calloc((size_t)from.width + WINDOW, sizeof *row); /* what has no weight may lie past its end */
     if (!row) {
         PyErr_NoMemory();
         goto release_both;
     }
     Py_BEGIN_ALLOW_THREADS
     const int32_t add = (int32_t)((offset + 0.5) * (1 << ROUND_BITS)) + across->unit * 32768;
-    (fastest ? best : &plain)->shrink(from, across, down, add, to, row);
+    builds[build].shrink(from, across, down, add, to, row);
     Py_END_ALLOW_THREADS
     PyMem_Free(row);
     result = Py_NewRef(Py_None);
@@ -389,11 +450,11 @@ release:
 }
 
 static PyObject *py_stretch(PyObject *self, PyObject *args) {
-    int fastest = 1;
+    int build = best;
     (void)self;
     PyObject *from_object, *to_object, *result = NULL;
     double factor, offset;
-    if (!PyArg_ParseTuple(args, "OddO|p", &from_object, &factor, &offset, &to_object, &fastest)) return NULL;
+    if (!PyArg_ParseTuple(args, "OddO|i", &from_object, &factor, &offset, &to_object, &build) || !has(build)) return NULL;
     const double scaled = round(factor * (1 << 15)), less = ceil((-offset - 0.5) * (1 << STRETCH_BITS));
     Py_buffer from_view, to_view;
     Plane from, to;
@@ -404,7 +465,7 @@ static PyObject *py_stretch(PyObject *self, PyObject *args) {
         goto release_both;
     }
     Py_BEGIN_ALLOW_THREADS
-    (fastest ? best : &plain)->stretch(from, (uint16_t)scaled, (uint16_t)less, to);
+    builds[build].stretch(from, (uint16_t)scaled, (uint16_t)less, to);
     Py_END_ALLOW_THREADS
     result = Py_NewRef(Py_None);
 release_both:
@@ -415,10 +476,10 @@ release:
 }
 
 static PyObject *py_rgb(PyObject *self, PyObject *args) {
-    int fastest = 1;
+    int build = best;
     (void)self;
     PyObject *objects[3], *out_object, *result = NULL;
-    if (!PyArg_ParseTuple(args, "OOOO|p", &objects[0], &objects[1], &objects[2], &out_object, &fastest)) return NULL;
+    if (!PyArg_ParseTuple(args, "OOOO|i", &objects[0], &objects[1], &objects[2], &out_object, &build) || !has(build)) return NULL;
     Py_buffer views[3], out;
     Plane planes[3];
     int held = 0;
@@ -436,7 +497,7 @@ static PyObject *py_rgb(PyObject *self, PyObject *args) {
         goto release_all;
     }
     Py_BEGIN_ALLOW_THREADS
-    (fastest ? best : &plain)->colour(y, u, v, out.buf, rows);
+    builds[build].colour(y, u, v, out.buf, rows);
     Py_END_ALLOW_THREADS
     PyMem_Free(rows);
     result = Py_NewRef(Py_None);
@@ -447,15 +508,15 @@ release:
     return result;
 }
 
-PyDoc_STRVAR(scale_doc, "scale(plane, across, down, offset, out, fastest=True) -> None\n\n"
+PyDoc_STRVAR(scale_doc, "scale(plane, across, down, offset, out, build=BEST) -> None\n\n"
                         "A plane, uint8 (H, W), into `out`, of at most as many columns and rows as there are taps `across` (unit: 16384\n"
-                        "times the factor of the range) and `down` (unit 65535). `offset` is added to every sample. Unless `fastest` the plain\n"
-                        "C is taken, on every processor.\n"
+                        "times the factor of the range) and `down` (unit 65535). `offset` is added to every sample. Builds are 0, plain C, 1 for\n"
+                        "AVX2, 2 for AVX-512; BEST is the highest that this processor runs.\n"
                         "Raises: ValueError for planes of another size than the taps', TypeError or BufferError for what is no plane.");
-PyDoc_STRVAR(stretch_doc, "stretch(plane, factor, offset, out, fastest=True) -> None\n\n"
+PyDoc_STRVAR(stretch_doc, "stretch(plane, factor, offset, out, build=BEST) -> None\n\n"
                           "factor * plane + offset, rounded and kept within 0 to 255, of uint8 (H, W) planes: of 0 <= factor < 2 and\n"
                           "offset <= -0.5, as a limited range needs them. The rest as in scale.");
-PyDoc_STRVAR(rgb_doc, "rgb(y, u, v, out, fastest=True) -> None\n\n"
+PyDoc_STRVAR(rgb_doc, "rgb(y, u, v, out, build=BEST) -> None\n\n"
                       "Planes of one 4:2:0 picture in the range of JPEG, uint8 (H, W) and twice (ceil(H/2), ceil(W/2)), into `out`,\n"
                       "uint8 (H, W, 3): the pixels of OpenCV's INTER_LINEAR and YCrCb2RGB. The rest as in scale.");
 
@@ -468,10 +529,8 @@ static PyMethodDef methods[] = {{"taps", py_taps, METH_VARARGS, taps_doc},
 static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "_planes", NULL, 0, methods, NULL, NULL, NULL, NULL};
 
 PyMODINIT_FUNC PyInit__planes(void) {
-#ifdef AVX2
-    if (__builtin_cpu_supports("avx2")) best = &avx2;
-#endif
+    best = best_build();
     PyObject *made = PyModule_Create(&module);
-    if (made && PyModule_AddIntConstant(made, "AVX2", best != &plain) < 0) Py_CLEAR(made);
+    if (made && PyModule_AddIntConstant(made, "BEST", best) < 0) Py_CLEAR(made);
     return made;
 }

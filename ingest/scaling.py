@@ -240,7 +240,7 @@ def to_rgb(y: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:
     """Planes of one frame as `Scaler` gives them, of either chroma, as RGB: uint8 (H, W, 3)."""
     height, width = y.shape
     if u.shape != y.shape:
-        if COMPILED and _planes.AVX2:
+        if COMPILED and _planes.BEST:
             picture = np.empty((height, width, 3), np.uint8)
             _planes.rgb(y, u, v, picture)
             return picture
@@ -263,7 +263,7 @@ def _is_full(pixel_format: str, color_range: int) -> bool:
 
 def _stretched(plane: np.ndarray, factor: float, offset: float) -> np.ndarray:
     """factor * plane + offset, rounded and kept within 0 to 255."""
-    if COMPILED and _planes.AVX2:
+    if COMPILED and _planes.BEST:
         made = np.empty(plane.shape, np.uint8)
         _planes.stretch(plane, factor, offset, made)
         return made

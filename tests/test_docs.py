@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.benchmarks import bench_ingest_scale, bench_jpeg_quality
+from tests.benchmarks import bench_ingest, bench_ingest_scale, bench_jpeg_quality
 
 ROOT = Path(__file__).parent.parent
 _TESTED = re.compile(r"<!-- tested -->\n```(sh|python)\n(.*?)```", re.S)
@@ -64,8 +64,10 @@ def test_figures_in_the_design_are_those_of_the_measurement() -> None:
 def test_tables_of_measurements_are_made_from_their_results() -> None:
     quality = bench_jpeg_quality.table(figures_of("jpeg_quality"))
     assert f"<!-- jpeg_quality.json -->\n{quality}<!-- end -->" in (ROOT / "docs" / "formats.md").read_text()
+    page = (ROOT / "docs" / "scale.md").read_text()
     scale = bench_ingest_scale.table(figures_of("ingest"), figures_of("ingest_scale"))
-    assert f"<!-- ingest.json, ingest_scale.json -->\n{scale}<!-- end -->" in (ROOT / "docs" / "scale.md").read_text()
+    assert f"<!-- ingest.json, ingest_scale.json -->\n{scale}<!-- end -->" in page
+    assert f"<!-- ingest.json -->\n{bench_ingest.table(figures_of('ingest'))}<!-- end -->" in page
 
 
 def figures_of(name: str) -> dict:

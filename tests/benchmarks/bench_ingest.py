@@ -35,6 +35,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -308,6 +309,33 @@ def measure_start(folder: Path, rounds: int) -> dict:
 
 
 # What comes of it
+
+
+def table(figures: dict[str, Any]) -> str:
+    """The table of docs/scale.md."""
+    lines = ["| | self-made, 340x256 | real, about 340x256 | real, 640x272 and 1280x720 |", "|---|--:|--:|--:|"]
+    sets = {found["name"]: {r["way"]: r for r in found["rows"]} for found in figures["sets"]}
+    columns = [sets[name] for name in ("self-made", "real, small", "real, large")]
+
+    def line(label: str, cell: Callable[[dict[str, dict[str, Any]]], str]) -> None:
+        lines.append(f"| {label} | {' | '.join(map(cell, columns))} |")
+
+    for way in columns[0]:
+        line(f"{way}: frames/s", lambda rows, way=way: f"{rows[way]['frames_per_s']:,.0f}")  # type: ignore[misc]
+    for way in (way for way in WAYS if not way.startswith("clipmill") and way in columns[0]):
+        line(
+            f"clipmill's speed, of that of {way} (by CPU time)",
+            lambda rows, way=way: f"**{rows[way]['clipmill_speed']:.2f}** ({rows[way]['clipmill_cpu_speed']:.2f})",  # type: ignore[misc]
+        )
+    line(
+        "three levels and the array, times one level (CPU)",
+        lambda rows: "**{clipmill_speed:.2f}** ({clipmill_cpu_speed:.2f})".format(**rows["clipmill, all"]),
+    )
+    line(
+        "bytes per frame: clipmill, ffmpeg",
+        lambda rows: ", ".join(f"{rows[w]['bytes_per_frame']:,}" for w in ("clipmill", "ffmpeg")),
+    )
+    return "\n".join(lines) + "\n"
 
 
 def plot(sets: list[dict], path: Path) -> None:
