@@ -515,7 +515,7 @@ PyDoc_STRVAR(scale_doc, "scale(plane, across, down, offset, out, build=BEST) -> 
                         "Raises: ValueError for planes of another size than the taps', TypeError or BufferError for what is no plane.");
 PyDoc_STRVAR(stretch_doc, "stretch(plane, factor, offset, out, build=BEST) -> None\n\n"
                           "factor * plane + offset, rounded and kept within 0 to 255, of uint8 (H, W) planes: of 0 <= factor < 2 and\n"
-                          "offset <= -0.5, as a limited range needs them. The rest as in scale.");
+                          "offset <= -0.5, as a limited range needs them, into memory of its own. The rest as in scale.");
 PyDoc_STRVAR(rgb_doc, "rgb(y, u, v, out, build=BEST) -> None\n\n"
                       "Planes of one 4:2:0 picture in the range of JPEG, uint8 (H, W) and twice (ceil(H/2), ceil(W/2)), into `out`,\n"
                       "uint8 (H, W, 3): the pixels of OpenCV's INTER_LINEAR and YCrCb2RGB. The rest as in scale.");

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ingest.units import counted, duration, size
+
 if TYPE_CHECKING:
     from ingest.annotations.rows import Annotations
     from ingest.forecast import Forecast
@@ -35,7 +37,6 @@ def verify(
 ) -> None:
     """Compare what is stored with the catalog and with its own checksums. Reads every byte, changes nothing stored."""
     from ingest.progress import shown
-    from ingest.units import duration
     from ingest.verify import verify as run
 
     with shown("verify") as progress:
@@ -44,7 +45,7 @@ def verify(
         print(report.to_json())
         raise typer.Exit(1 if report.findings else 0)
     how = "every byte read, every frame decoded" if deep else "every byte read"
-    print(f"{report.videos:,} videos, {report.frames:,} frames: {how} in {duration(report.seconds)}")
+    print(f"{counted(report.videos, 'video')}, {counted(report.frames, 'frame')}: {how} in {duration(report.seconds)}")
     for kind, count in report.counts.items():
         print(f"{kind}: {count:,}")
     _print_some(f"{f.where}: {f.kind}: {f.message}" for f in report.findings)
@@ -52,7 +53,7 @@ def verify(
         print(note)
     if report.broken:
         print(
-            f"{len(report.broken):,} videos are broken. Next: clipmill ingest repair {root}{' --deep' if deep else ''}"
+            f"Broken: {counted(len(report.broken), 'video')}. Next: clipmill ingest repair {root}{' --deep' if deep else ''}"
         )
     elif report.findings:
         print("All that the catalog counts is whole. The extra ones: convert or import again, or remove their folders.")
@@ -79,7 +80,6 @@ def repair(
     """Make again what verify finds broken, from the sources and with the settings of the catalog; nothing else is touched."""
     from ingest.progress import shown
     from ingest.repair import repair as run
-    from ingest.units import duration
     from ingest.verify import findings_from_json
     from ingest.verify import verify as look
 
@@ -95,7 +95,7 @@ def repair(
             print(json.dumps({"would_mend": sorted({finding.where for finding in broken})}, indent=2))
         else:
             _print_some(f"{f.where}: {f.kind}: {f.message}" for f in broken)
-            print(f"{len({f.key for f in broken}):,} videos would be mended. Next: the same without --dry-run")
+            print(f"To be mended: {counted(len({f.key for f in broken}), 'video')}. Next: the same without --dry-run")
         raise typer.Exit(1 if broken else 0)
     with shown("repair") as progress:
         report = run(root, findings, num_workers=workers, timeout_s=timeout, on_progress=progress)
@@ -116,12 +116,12 @@ def repair(
         print(f"{report.extra:,} databases that the catalog does not count were left alone.")
     if report.not_mended:
         print(
-            f"{len(report.not_mended):,} videos are not mended and were left as they are. Bring their sources back, then run"
+            f"Not mended, left as before: {counted(len(report.not_mended), 'video')}. Bring their sources back, then run"
             f" the same again; or convert from another copy: clipmill ingest convert SRC {root}"
         )
     elif report.mended:
         print(
-            f"{len(report.mended):,} videos mended in {duration(report.seconds)}. Next: clipmill ingest verify {root}"
+            f"{counted(len(report.mended), 'video')} mended in {duration(report.seconds)}. Next: clipmill ingest verify {root}"
         )
     else:
         print("Nothing to mend.")
@@ -147,7 +147,7 @@ def doctor(
         _print_some((f"  {c.where}: {c.message}" for c in report.complaints if c.kind == kind), indent="  ")
     if report.complaints:
         print(
-            f"{len(report.complaints):,} things to look at, the gravest first. All of them: clipmill ingest doctor {root} --json"
+            f"{counted(len(report.complaints), 'thing')} to look at, the gravest first. All of them: clipmill ingest doctor {root} --json"
         )
     else:
         print(f"Nothing to complain of. Whether the files are whole: clipmill ingest verify {root}")
@@ -204,7 +204,6 @@ def import_(
     """Take in frames that were extracted before: dataset2database databases, or folders of jpg. Nothing is encoded again."""
     from ingest.legacy import ImportOptions, find_legacy, import_legacy
     from ingest.progress import shown
-    from ingest.units import duration
 
     options = ImportOptions(fps, quality)
     if dry_run:
@@ -224,7 +223,7 @@ def import_(
         }, indent=2))  # fmt: skip
         raise typer.Exit(1 if report.failures else 0)
     print(
-        f"imported: {p.done:,} videos, {p.frames:,} frames, in {duration(report.seconds)}; already there: {p.skipped:,}"
+        f"imported: {counted(p.done, 'video')}, {counted(p.frames, 'frame')}, in {duration(report.seconds)}; already there: {p.skipped:,}"
     )
     if p.done:
         print(f"Their times are not known and are assumed: {fps:g} frames per second.")
@@ -252,8 +251,6 @@ def _print_forecast(found: Forecast, source: Path, root: Path | None) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from ingest.units import duration, size
-
     table = Table(title="Forecast", show_header=False)
     table.add_row(
         "videos", f"{found.videos:,}, {duration(found.duration_s)} ± {duration(found.duration_error_s)} of video"
@@ -266,7 +263,7 @@ def _print_forecast(found: Forecast, source: Path, root: Path | None) -> None:
     if found.free_bytes is not None:
         table.add_row("free on the target", size(found.free_bytes))
     Console().print(table)
-    print(f"From {found.sampled:,} videos converted for trial and {found.probed:,} headers.")
+    print(f"From {counted(found.sampled, 'video')} converted for trial and {counted(found.probed, 'header')}.")
     if found.unreadable:
         print(f"{found.unreadable:,} of {found.probed:,} files do not open or do not say how long they are.")
     _print_some(f"{c or '_'}/{video}: {reason}: {message}" for c, video, reason, message in found.failed)

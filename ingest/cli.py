@@ -14,6 +14,7 @@ import typer
 
 from ingest import checks_cli
 from ingest.errors import ClipmillError
+from ingest.units import counted, duration
 
 if TYPE_CHECKING:
     from ingest.convert import ConvertReport
@@ -158,7 +159,9 @@ def merge(
     if as_json:
         print(json.dumps(asdict(report), indent=2))
     else:
-        print(f"{report.shards} shards merged: {report.videos:,} videos, {report.failed:,} of them failed.")
+        print(
+            f"{counted(report.shards, 'shard')} merged: {counted(report.videos, 'video')}, {report.failed:,} of them failed."
+        )
         if report.waiting:
             print(f"Not there yet: shards {', '.join(report.waiting)}. Merge again when they are.")
         else:
@@ -336,8 +339,6 @@ def _print_status(
     from rich.console import Console
     from rich.table import Table
 
-    from ingest.units import duration
-
     console = Console()
     table = Table(title=str(root), show_header=False)
     table.add_row(
@@ -347,7 +348,7 @@ def _print_status(
     for level in found.levels:
         table.add_row(
             f"{level.store} {level.short_side} px",
-            f"{level.num_videos:,} videos, {level.num_frames:,} frames, {level.num_bytes / 1e6:,.1f} MB",
+            f"{counted(level.num_videos, 'video')}, {counted(level.num_frames, 'frame')}, {level.num_bytes / 1e6:,.1f} MB",
         )
     for split, states in found.splits.items():
         table.add_row(
@@ -364,7 +365,10 @@ def _print_status(
     if verified:
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(verified.at))
         depth = "every frame decoded" if verified.deep else "every byte read"
-        table.add_row("last verified", f"{when}, {depth}: {verified.problems:,} problems in {verified.videos:,} videos")
+        table.add_row(
+            "last verified",
+            f"{when}, {depth}: {counted(verified.problems, 'problem')} in {counted(verified.videos, 'video')}",
+        )
     console.print(table)
     for class_name, video_id, reason, message in failures[:20]:
         print(f"{class_name or '_'}/{video_id}: {reason}: {message}")
@@ -373,7 +377,7 @@ def _print_status(
     pending = found.states.get("pending", 0)
     if failures or pending:
         print(
-            f"{len(failures) + pending} videos are not there. Mend or fetch the files, then run clipmill ingest convert again."
+            f"Not there: {counted(len(failures) + pending, 'video')}. Mend or fetch the files, then run clipmill ingest convert again."
         )
     else:
         print("Everything is there.")

@@ -13,7 +13,7 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 
 from ingest.convert import ConvertReport, Progress
-from ingest.units import duration
+from ingest.units import counted, duration
 
 _LINE_EVERY_S = 10.0
 
@@ -86,7 +86,7 @@ def summary_table(report: ConvertReport) -> Table:
     """Counts of the run, then failures by reason."""
     p = report.progress
     table = Table(title="Ingest", show_header=False)
-    table.add_row("converted", f"{p.done:,} videos, {p.frames:,} frames")
+    table.add_row("converted", f"{counted(p.done, 'video')}, {counted(p.frames, 'frame')}")
     table.add_row("already there", f"{p.skipped - p.quarantined:,}")
     if p.quarantined:
         table.add_row("in quarantine", f"{p.quarantined:,} (failed time and again; --retry tries them once more)")

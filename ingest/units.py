@@ -1,4 +1,4 @@
-"""Seconds and bytes as a person says them."""
+"""Seconds, bytes and numbers of things as a person says them."""
 
 from __future__ import annotations
 
@@ -18,3 +18,8 @@ def duration(seconds: float | None) -> str:
 def size(num_bytes: float) -> str:
     """1.25 MB, 3,402.10 GB."""
     return f"{num_bytes / 1e9:,.2f} GB" if num_bytes >= 1e8 else f"{num_bytes / 1e6:,.2f} MB"
+
+
+def counted(number: int, thing: str) -> str:
+    """1 video, 2,000 videos."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"

@@ -284,7 +284,7 @@ def test_the_command_mends_from_a_report_or_says_what_it_would(root: Path, tmp_p
     before = stamps(root)
     done = runner.invoke(app, [str(root), "--dry-run"])
     assert (done.exit_code, stamps(root)) == (1, before)
-    assert done.stdout.splitlines()[-1].startswith("1 videos would be mended.")
+    assert done.stdout.splitlines()[-1].startswith("To be mended: 1 video.")
     done = runner.invoke(app, [str(root), "--from-json", str(tmp_path / "report.json"), "--workers", "1"])
     assert done.exit_code == 0, done.output
     assert done.stdout.splitlines()[0] == "made again: 1"

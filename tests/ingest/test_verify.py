@@ -314,7 +314,7 @@ def test_the_command_names_what_is_broken_and_what_comes_next(root: Path) -> Non
     done = runner.invoke(app, [str(root), "--workers", "1", "--deep"])
     assert done.exit_code == 1
     assert "apple/vid00: damaged: level 64, frame 3: checksum differs" in done.stdout.splitlines()
-    assert done.stdout.splitlines()[-1] == f"1 videos are broken. Next: clipmill ingest repair {root} --deep"
+    assert done.stdout.splitlines()[-1] == f"Broken: 1 video. Next: clipmill ingest repair {root} --deep"
     done = runner.invoke(app, [str(root), "--workers", "1", "--json"])
     assert (done.exit_code, json.loads(done.stdout)["counts"]) == (1, {"damaged": 1})
     assert isinstance(runner.invoke(app, [str(root.parent)]).exception, ClipmillError)
