@@ -9,7 +9,8 @@ ffmpeg's encoder gets the quantisation tables of our quality and the standard Hu
 -q:v goes in steps too coarse to meet our bytes. dataset2database calls the same ffmpeg; its 360 px and its quality are
 fixed in its code, so the call is rewritten on the way, in its own process (see `_PEER`).
 
-Every round runs each way once, in turns; told are medians, of ratios the medians of the rounds' ratios. Wall time depends
+Every round runs each way once, in turns, what is compared with ours right before or after it, every second round backwards;
+told are medians, of ratios the medians of the rounds' ratios. Wall time depends
 on what else the machine does, processor time (with that of all children) much less. So a pass during which other processes
 were at work is made once more, and the one that they disturbed least is kept; the result tells how much.
 
@@ -145,6 +146,8 @@ WAYS: dict[str, Callable[[Bench], tuple[int, int]]] = {
     "dataset2database": dataset2database,
     "clipmill, all": clipmill_all,
 }
+_IN_TURN = ("dataset2database", "ffmpeg", "clipmill", "clipmill, all")
+"""The machine is not equally fast from one minute to the next: so both neighbours of ours are those that count most."""
 
 
 def encoder_options() -> list[str]:
@@ -220,10 +223,12 @@ def measure(bench: Bench, rounds: int) -> list[dict]:
     thrown_away = _count_ffmpeg(bench)
     kept: dict[str, list[Pass]] = {name: [] for name in ways}
     for turn in range(1 + rounds):
-        for name, way in ways.items():
-            passes = []
+        for name in _IN_TURN[:: 1 if turn % 2 else -1]:
+            if name not in ways:
+                continue
+            passes: list[Pass] = []
             while len(passes) < (_MOST_TRIES if turn else 1) and not any(p.others_cores < _QUIET_CORES for p in passes):
-                passes.append(one_pass(way, bench, thrown_away))
+                passes.append(one_pass(ways[name], bench, thrown_away))
             found = min(passes, key=lambda p: p.others_cores)
             if turn:  # the first one warms up
                 kept[name].append(found)
