@@ -413,98 +413,104 @@ static int plane_of(PyObject *object, int writable, Py_buffer *view, Plane *plan
     return 1;
 }
 
+static void release(Py_buffer *views, int count) {
+    while (count) PyBuffer_Release(&views[--count]);
+}
+
+/* The same of several, all or none; `written` is the place of the one that is written to, if any. */
+static int planes_of(PyObject *const *objects, int count, int written, Py_buffer *views, Plane *planes) {
+    for (int i = 0; i < count; i++) {
+        if (!plane_of(objects[i], i == written, &views[i], &planes[i])) {
+            release(views, i);
+            return 0;
+        }
+    }
+    return 1;
+}
+
 static PyObject *py_scale(PyObject *self, PyObject *args) {
+    PyObject *objects[2], *across_object, *down_object, *result = NULL;
+    double offset;
     int build = best;
     (void)self;
-    PyObject *from_object, *across_object, *down_object, *to_object, *result = NULL;
-    double offset;
-    if (!PyArg_ParseTuple(args, "OOOdO|i", &from_object, &across_object, &down_object, &offset, &to_object, &build) || !has(build)) return NULL;
+    if (!PyArg_ParseTuple(args, "OOOdO|i", &objects[0], &across_object, &down_object, &offset, &objects[1], &build) ||
+        !has(build))
+        return NULL;
     const Taps *across = PyCapsule_GetPointer(across_object, TAPS_NAME);
     const Taps *down = across ? PyCapsule_GetPointer(down_object, TAPS_NAME) : NULL;
-    if (!down) return NULL;
-    Py_buffer from_view, to_view;
-    Plane from, to;
-    if (!plane_of(from_object, 0, &from_view, &from)) return NULL;
-    if (!plane_of(to_object, 1, &to_view, &to)) goto release;
+    Py_buffer views[2];
+    Plane planes[2];
+    if (!down || !planes_of(objects, 2, 1, views, planes)) return NULL;
+    const Plane from = planes[0], to = planes[1];
+    int16_t *row = NULL;
     if (from.width != across->source || from.height != down->source || to.width > across->count || to.height > down->count ||
         down->unit != DOWN_UNIT || !((fabs(offset) + 1) * (1 << ROUND_BITS) + across->unit * 65536.0 < INT32_MAX)) {
         PyErr_SetString(PyExc_ValueError, "the taps are for planes of another size, or the range is too large");
-        goto release_both;
-    }
-    int16_t *row = PyMem_Calloc((size_t)from.width + WINDOW, sizeof *row); /* what has no weight may lie past its end */
-    if (!row) {
+    } else if (!(row = PyMem_Calloc((size_t)from.width + WINDOW, sizeof *row))) { /* what has no weight may lie past its end */
         PyErr_NoMemory();
-        goto release_both;
+    } else {
+        const int32_t add = (int32_t)((offset + 0.5) * (1 << ROUND_BITS)) + across->unit * 32768;
+        Py_BEGIN_ALLOW_THREADS
+        builds[build].shrink(from, across, down, add, to, row);
+        Py_END_ALLOW_THREADS
+        result = Py_NewRef(Py_None);
     }
-    Py_BEGIN_ALLOW_THREADS
-    const int32_t add = (int32_t)((offset + 0.5) * (1 << ROUND_BITS)) + across->unit * 32768;
-    builds[build].shrink(from, across, down, add, to, row);
-    Py_END_ALLOW_THREADS
     PyMem_Free(row);
-    result = Py_NewRef(Py_None);
-release_both:
-    PyBuffer_Release(&to_view);
-release:
-    PyBuffer_Release(&from_view);
+    release(views, 2);
     return result;
 }
 
 static PyObject *py_stretch(PyObject *self, PyObject *args) {
+    PyObject *objects[2], *result = NULL;
+    double factor, offset;
     int build = best;
     (void)self;
-    PyObject *from_object, *to_object, *result = NULL;
-    double factor, offset;
-    if (!PyArg_ParseTuple(args, "OddO|i", &from_object, &factor, &offset, &to_object, &build) || !has(build)) return NULL;
+    if (!PyArg_ParseTuple(args, "OddO|i", &objects[0], &factor, &offset, &objects[1], &build) || !has(build)) return NULL;
     const double scaled = round(factor * (1 << 15)), less = ceil((-offset - 0.5) * (1 << STRETCH_BITS));
-    Py_buffer from_view, to_view;
-    Plane from, to;
-    if (!plane_of(from_object, 0, &from_view, &from)) return NULL;
-    if (!plane_of(to_object, 1, &to_view, &to)) goto release;
+    Py_buffer views[2];
+    Plane planes[2];
+    if (!planes_of(objects, 2, 1, views, planes)) return NULL;
+    const Plane from = planes[0], to = planes[1];
     if (from.width != to.width || from.height != to.height || !(scaled >= 0 && scaled <= 65535 && less >= 0 && less <= 65535)) {
         PyErr_SetString(PyExc_ValueError, "the planes are of different sizes, or the range is no narrower one");
-        goto release_both;
+    } else {
+        Py_BEGIN_ALLOW_THREADS
+        builds[build].stretch(from, (uint16_t)scaled, (uint16_t)less, to);
+        Py_END_ALLOW_THREADS
+        result = Py_NewRef(Py_None);
     }
-    Py_BEGIN_ALLOW_THREADS
-    builds[build].stretch(from, (uint16_t)scaled, (uint16_t)less, to);
-    Py_END_ALLOW_THREADS
-    result = Py_NewRef(Py_None);
-release_both:
-    PyBuffer_Release(&to_view);
-release:
-    PyBuffer_Release(&from_view);
+    release(views, 2);
     return result;
 }
 
 static PyObject *py_rgb(PyObject *self, PyObject *args) {
+    PyObject *objects[3], *out_object, *result = NULL;
     int build = best;
     (void)self;
-    PyObject *objects[3], *out_object, *result = NULL;
-    if (!PyArg_ParseTuple(args, "OOOO|i", &objects[0], &objects[1], &objects[2], &out_object, &build) || !has(build)) return NULL;
-    Py_buffer views[3], out;
+    if (!PyArg_ParseTuple(args, "OOOO|i", &objects[0], &objects[1], &objects[2], &out_object, &build) || !has(build))
+        return NULL;
+    Py_buffer views[4];
     Plane planes[3];
-    int held = 0;
-    while (held < 3 && plane_of(objects[held], 0, &views[held], &planes[held])) held++;
-    if (held < 3 || PyObject_GetBuffer(out_object, &out, PyBUF_WRITABLE | PyBUF_C_CONTIGUOUS) < 0) goto release;
+    if (!planes_of(objects, 3, -1, views, planes)) return NULL;
+    if (PyObject_GetBuffer(out_object, &views[3], PyBUF_WRITABLE | PyBUF_C_CONTIGUOUS) < 0) {
+        release(views, 3);
+        return NULL;
+    }
     const Plane y = planes[0], u = planes[1], v = planes[2];
+    uint16_t *rows = NULL;
     if (u.width != (y.width + 1) / 2 || u.height != (y.height + 1) / 2 || v.width != u.width || v.height != u.height ||
-        out.len != 3 * y.width * y.height) {
+        views[3].len != 3 * y.width * y.height) {
         PyErr_SetString(PyExc_ValueError, "the planes are not of one 4:2:0 picture, or the RGB is of another size");
-        goto release_all;
-    }
-    uint16_t *rows = PyMem_Malloc(8 * (size_t)u.width * sizeof *rows);
-    if (!rows) {
+    } else if (!(rows = PyMem_Malloc(8 * (size_t)u.width * sizeof *rows))) {
         PyErr_NoMemory();
-        goto release_all;
+    } else {
+        Py_BEGIN_ALLOW_THREADS
+        builds[build].colour(y, u, v, views[3].buf, rows);
+        Py_END_ALLOW_THREADS
+        result = Py_NewRef(Py_None);
     }
-    Py_BEGIN_ALLOW_THREADS
-    builds[build].colour(y, u, v, out.buf, rows);
-    Py_END_ALLOW_THREADS
     PyMem_Free(rows);
-    result = Py_NewRef(Py_None);
-release_all:
-    PyBuffer_Release(&out);
-release:
-    while (held) PyBuffer_Release(&views[--held]);
+    release(views, 4);
     return result;
 }
 

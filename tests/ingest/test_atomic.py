@@ -12,8 +12,6 @@ from ingest.atomic import Writeback
 from ingest.stores.frames_db import FramesDbWriter, plan_levels
 from ingest.stores.frames_npy import FramesNpyWriter, open_frames
 
-MB = 1 << 20
-
 
 def open_files() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))

@@ -1,4 +1,4 @@
-"""Planes in C, with AVX2 and without: the exact mean of an area to the last rounding, and the RGB of OpenCV."""
+"""Planes in C, plain and for each kind of processor: the exact mean of an area to the last rounding, and the RGB of OpenCV."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_enlarging_and_more_than_a_third_are_refused(source: int, target: int) -
 
 @needs_build
 @pytest.mark.parametrize(("source", "target"), SIZES, ids=str)
-def test_every_build_give_the_same(source, target) -> None:
+def test_every_build_gives_the_same(source, target) -> None:
     plane = np.random.default_rng(1).integers(0, 256, source[::-1], np.uint8)
     results = [shrunk(each, plane, target, 255 / 224, 128 - 128 * 255 / 224) for each in range(BEST + 1)]
     assert all((result == results[0]).all() for result in results)
